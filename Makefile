@@ -1,0 +1,66 @@
+# Baltoro: `make help` lists what can be done here. Everything runs in ./.venv, made by `make setup`.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.lock-installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## create .venv and install the locked dependencies (redone when the lock changes)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Baltoro needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; try: make setup PYTHON=python3.12")'
+	@test -x $(BIN)/uv || ($(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION))
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $(STAMP)
+
+.PHONY: lock
+lock: ## resolve pyproject.toml anew into requirements.lock (hashes, every supported platform)
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras \
+	  --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+RECIPE ?= demo
+PAPERS ?=
+WORKSPACE ?= $(CURDIR)/workspace
+
+.PHONY: run
+run: setup ## papers to registered model: the demo, or PAPERS=FOLDER|s3://… (RECIPE=demo WORKSPACE=./workspace)
+	$(BIN)/baltoro run $(RECIPE) storage.root=$(WORKSPACE) $(if $(PAPERS),corpus.sources.0.uri=$(PAPERS) corpus.sources.0.metadata=null)
+
+.PHONY: mlflow
+mlflow: setup ## open the tracking page of `make run` on http://127.0.0.1:5000
+	$(BIN)/mlflow server --backend-store-uri sqlite:///$(WORKSPACE)/mlflow.db --host 127.0.0.1 --port 5000
+
+.PHONY: test
+test: setup ## every test that needs no more than a laptop
+	$(BIN)/pytest
+
+.PHONY: test-unit
+test-unit: setup ## only the tests without several processes or Ray
+	$(BIN)/pytest -m "not distributed and not jobs"
+
+.PHONY: check
+check: setup ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: setup ## rewrite the source in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: bench-readers
+bench-readers: setup ## documents/s and MB/s of each reader against the bare parser
+	$(BIN)/python bench/readers/bench_readers.py
+
+.PHONY: clean
+clean: ## remove the workspace of `make run` and every cache, not .venv
+	rm -rf $(WORKSPACE) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

@@ -1,0 +1,333 @@
+"""The command line. Heavy modules are imported inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from baltoro.jobs.recipe import Recipe
+
+CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
+
+
+def say(text: str) -> None:
+    """Tell a person something; standard output is left to results."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print the command's one JSON object."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """End with one clear error."""
+    click.echo(f"error: {message}", err=True)
+    sys.exit(exit_code)
+
+
+def expected_errors(function: CommandFunction) -> CommandFunction:
+    """Turn Baltoro's own errors into one message and an exit code; anything else is a defect and is shown."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        from baltoro.core.errors import BaltoroError
+
+        try:
+            return function(*args, **kwargs)
+        except BaltoroError as error:
+            fail(error.message, error.exit_code)
+        except KeyboardInterrupt:
+            fail("interrupted; the same command goes on from what is finished", 1)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def recipe_arguments(function: CommandFunction) -> CommandFunction:
+    """Add the arguments every command on a recipe takes."""
+    function = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")(function)
+    return click.argument("recipe", metavar="RECIPE")(function)
+
+
+def load(recipe: str, overrides: tuple[str, ...]) -> Recipe:
+    """Load a recipe given on the command line."""
+    from baltoro.jobs.recipe import load_recipe
+
+    return load_recipe(recipe, overrides)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `baltoro init my-model`, or `baltoro run demo` to see the whole path work.",
+)
+@click.version_option(package_name="baltoro")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the libraries underneath say, too.")
+def main(verbose: bool) -> None:
+    """Turn your own scientific literature into your own large language model.
+
+    A recipe (one YAML file) describes the model's whole life; `baltoro run RECIPE` builds every stage that
+    is not yet done: papers are read and cleaned into a corpus, tokenised and packed, a model is trained on
+    them and registered in MLflow. Every value of a recipe can be changed on the command line:
+
+        baltoro run RECIPE pretrain.steps=200 corpus.sources.0.uri=s3://bucket/papers
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("baltoro").setLevel(logging.INFO)
+    if not verbose:
+        for noisy in ("ray.data", "ray.train", "ray"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+@main.command()
+@recipe_arguments
+@click.option("--dry-run", is_flag=True, help="List each stage as done, new or stale, and what made it so.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def run(recipe: str, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Build every stage of RECIPE that is not yet done.
+
+    RECIPE is a YAML file, or the name of one that comes with Baltoro (demo).
+    """
+    loaded = load(recipe, overrides)
+    if dry_run:
+        _dry_run(loaded, "pretrain", as_json)
+        return
+    _execute(loaded, "pretrain", as_json, build_parents=True, whole=True)
+
+
+def _dry_run(loaded: Recipe, target: str, as_json: bool) -> None:
+    from baltoro.jobs.runner import describe_plan, plan
+    from baltoro.jobs.stages import Context
+
+    planned = plan(Context(loaded), target)
+    if as_json:
+        print_json(
+            {
+                "stages": {
+                    entry.stage.name: {
+                        "status": entry.status,
+                        "fingerprint": entry.fingerprint,
+                        "artifact": entry.artifact.uri if entry.artifact else None,
+                        "changes": [
+                            {"key": change.key, "old": change.old, "new": change.new, "how": change.how}
+                            for change in entry.changes
+                        ],
+                    }
+                    for entry in planned
+                }
+            }
+        )
+    else:
+        click.echo(describe_plan(planned))
+
+
+def _execute(loaded: Recipe, target: str, as_json: bool, *, build_parents: bool, whole: bool) -> None:
+    from baltoro.jobs.runner import execute
+    from baltoro.jobs.summary import closing_lines
+
+    stages = execute(loaded, target, build_parents=build_parents, say=say)
+    if as_json:
+        print_json({"stages": stages} if whole else stages[target])
+    else:
+        click.echo(closing_lines(loaded, stages, target if not whole else None))
+
+
+def stage_command(group: click.Group, name: str, stage: str, help_text: str) -> None:
+    """Add a command that builds one stage."""
+
+    @group.command(name, help=help_text)
+    @recipe_arguments
+    @click.option("--no-parents", is_flag=True, help="Refuse, instead of building, when a parent is missing.")
+    @click.option("--dry-run", is_flag=True, help="Only say what is done, new or stale, and why.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+    @expected_errors
+    def command(
+        recipe: str, overrides: tuple[str, ...], no_parents: bool, dry_run: bool, as_json: bool
+    ) -> None:
+        loaded = load(recipe, overrides)
+        if dry_run:
+            _dry_run(loaded, stage, as_json)
+        else:
+            _execute(loaded, stage, as_json, build_parents=not no_parents, whole=False)
+
+
+@main.group()
+def corpus() -> None:
+    """Papers to documents: read, clean, render, filter, deduplicate, split."""
+
+
+@main.group()
+def tokenizer() -> None:
+    """Train a tokenizer on the corpus, or take the base model's."""
+
+
+@main.group()
+def tokens() -> None:
+    """Documents to packed rows of tokens."""
+
+
+stage_command(corpus, "build", "corpus", "Build the corpus of RECIPE, with its rejects table and data card.")
+stage_command(tokenizer, "build", "tokenizer", "Build the tokenizer of RECIPE.")
+stage_command(tokens, "build", "tokens", "Build the token dataset of RECIPE: tokenise, pack, shuffle, shard.")
+stage_command(
+    main, "pretrain", "pretrain", "Train the model of RECIPE on its token dataset, export and register it."
+)
+
+
+@main.group()
+def papers() -> None:
+    """Look at parsed papers the way Baltoro reads them."""
+
+
+@papers.command("show")
+@click.argument("file", metavar="FILE_OR_URI")
+@click.option(
+    "--style",
+    type=click.Choice(["k2", "galactica", "review", "plain"]),
+    default="k2",
+    show_default=True,
+    help="How the paper is rendered.",
+)
+@click.option("--format", "input_format", default="auto", show_default=True, help="Force an input format.")
+@click.option("--text-column", default=None, help="The text column of JSONL or Parquet records.")
+@click.option("--json", "as_json", is_flag=True, help="Print the paper's record instead of its text.")
+@expected_errors
+def papers_show(
+    file: str, style: str, input_format: str, text_column: str | None, as_json: bool
+) -> None:
+    """Print one paper as a model will read it, its record, or why it is rejected (exit code 2)."""
+    from baltoro.core.storage import absolute_uri
+    from baltoro.papers import Reject, read
+    from baltoro.papers.renderers import render
+    from baltoro.papers.schema import paper_to_dict
+
+    rejected: list[Reject] = []
+    records: list[Any] = []
+    for record in read(absolute_uri(file), format=input_format, text_column=text_column):
+        if isinstance(record, Reject):
+            rejected.append(record)
+        elif as_json:
+            records.append(paper_to_dict(record))
+        else:
+            if records:
+                click.echo("\n" + "─" * 80 + "\n")
+            click.echo(render(record, style))
+            records.append(record.paper_id)
+    if as_json and records:
+        print_json(records[0] if len(records) == 1 else {"papers": records})
+    for reject in rejected:
+        say(f"rejected: {reject.paper_id}: {reject.reason}: {reject.detail}")
+    if rejected:
+        sys.exit(2)
+
+
+@main.group("config")
+def config_group() -> None:
+    """Look at recipes and what may stand in them."""
+
+
+@config_group.command("show")
+@recipe_arguments
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@expected_errors
+def config_show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print RECIPE with every default, variable and override in place."""
+    from baltoro.core.config import dump_yaml
+
+    loaded = load(recipe, overrides)
+    if as_json:
+        print_json(loaded.model_dump(mode="json", by_alias=True))
+    else:
+        click.echo(dump_yaml(loaded), nl=False)
+
+
+@config_group.command("schema")
+@expected_errors
+def config_schema() -> None:
+    """Print the JSON schema of recipes, for editors that complete and check YAML."""
+    from baltoro.jobs.recipe import recipe_json_schema
+
+    print_json(recipe_json_schema())
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--from", "name", default="demo", show_default=True, help="The packaged recipe to start from.")
+@expected_errors
+def init(directory: Path, name: str) -> None:
+    """Write an annotated recipe into DIRECTORY."""
+    from baltoro.jobs.initialise import initialise
+
+    path = initialise(directory, name)
+    say(
+        f"wrote {path}\nEdit corpus.sources (where your parsed papers are), then:\n"
+        f"  baltoro doctor {path}\n  baltoro run {path} --dry-run\n  baltoro run {path}"
+    )
+
+
+@main.command()
+@click.argument("recipe", required=False)
+@click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def doctor(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check this machine, and what RECIPE needs of it; a remedy stands beside every problem."""
+    from baltoro.jobs.doctor import check_machine, describe_checks
+
+    checks = check_machine(load(recipe, overrides) if recipe else None)
+    if as_json:
+        print_json(
+            {c.name: {"status": c.status, "found": c.found, "remedy": c.remedy} for c in checks}
+        )
+    else:
+        click.echo(describe_checks(checks))
+    if any(check.status == "problem" for check in checks):
+        sys.exit(2)
+
+
+@main.group()
+def model() -> None:
+    """Bring base models under the storage root."""
+
+
+@model.command("import")
+@click.argument("source", metavar="ID_OR_PATH")
+@click.option("--recipe", default=None, help="Take storage.root and its profiles from this recipe.")
+@click.option("--root", default=None, help="The storage root (default: the recipe's, or ./workspace).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def model_import(source: str, recipe: str | None, root: str | None, as_json: bool) -> None:
+    """Stage a checksummed copy of a base model under the storage root, once.
+
+    ID_OR_PATH is a Hugging Face hub id, a folder, a GGUF file, or an s3:// prefix. HF_TOKEN, HF_ENDPOINT and
+    HF_HUB_OFFLINE are honoured.
+    """
+    from baltoro.core.storage import Storage, absolute_uri
+    from baltoro.jobs.model import import_model
+    from baltoro.jobs.recipe import StorageConfig
+
+    storage_config = load(recipe, ()).storage if recipe else StorageConfig()
+    root_uri = absolute_uri(root or storage_config.root)
+    artifact = import_model(Storage(storage_config.profiles), root_uri, source, say=say)
+    if as_json:
+        print_json({"artifact": artifact.uri, **artifact.manifest.extra.get("summary", {})})
+    else:
+        click.echo(f"{artifact.uri}\nUse it with model.base={source}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Settings of the corpus stage: where papers come from and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from baltoro.core.config import StrictModel, execution, result, section
+from baltoro.papers.config import InputFormat, MetadataTableConfig, ReadLimits
+
+Style = Literal["k2", "galactica", "review", "plain"]
+
+class SourceConfig(StrictModel):
+    """One place papers come from."""
+
+    name: str = result(
+        ...,
+        "short name of the source; first part of every paper_id",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+    )
+    uri: str = execution(..., "folder or file: a path, file:// or s3://bucket/prefix", min_length=1)
+    include: tuple[str, ...] = result((), "glob patterns of keys to read; empty reads all")
+    exclude: tuple[str, ...] = result((), "glob patterns of keys to leave out")
+    format: InputFormat = result("auto", "input format; auto detects it from each file's content")
+    style: Style = result("k2", "how a paper is rendered into text")
+    text_column: str | None = result(None, "the text column of JSONL or Parquet records of general text")
+    metadata: MetadataTableConfig | None = section(
+        lambda: None, "a table with licence, DOI, year … of papers whose files carry none"
+    )
+
+
+class CleanConfig(StrictModel):
+    """Cleaning of a paper's structure, before rendering."""
+
+    control_characters: bool = result(
+        True, "remove control, zero-width and soft-hyphen characters from the text"
+    )
+    empty_blocks: bool = result(True, "remove blocks and sections that hold no text")
+
+
+class FilterConfig(StrictModel):
+    """Which rendered documents are kept."""
+
+    min_characters: int = result(200, "shorter documents are rejected, in characters", ge=1)
+    max_characters: int | None = result(None, "longer documents are rejected, in characters", ge=1)
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> Self:
+        if self.max_characters is not None and self.max_characters < self.min_characters:
+            raise ValueError(
+                f"corpus.filters.max_characters: {self.max_characters} is below min_characters "
+                f"{self.min_characters}; no document could pass"
+            )
+        return self
+
+
+class DedupConfig(StrictModel):
+    """Which copies are removed."""
+
+    exact: bool = result(True, "keep one of the documents whose rendered text is identical")
+
+
+class SplitConfig(StrictModel):
+    """Held-out documents, chosen by a hash that is stable as the corpus grows."""
+
+    validation_fraction: float = result(0.02, "part of the documents held out for validation", ge=0, lt=0.5)
+    test_fraction: float = result(0.0, "part of the documents held out for testing", ge=0, lt=0.5)
+    seed: int = result(0, "another seed draws another hold-out", ge=0)
+
+
+class CorpusConfig(StrictModel):
+    """Papers in, clean documents out."""
+
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)] = section(
+        lambda: (), "where the papers are; at least one"
+    )
+    limits: ReadLimits = section(ReadLimits, "sizes beyond which a file or record is rejected")
+    clean: CleanConfig = section(CleanConfig, "cleaning of the structure")
+    filters: FilterConfig = section(FilterConfig, "which documents are kept")
+    dedup: DedupConfig = section(DedupConfig, "which copies are removed")
+    splits: SplitConfig = section(SplitConfig, "train, validation and test")
+    objects_per_task: int = execution(64, "files that one read task handles", ge=1)
+    bytes_per_task: int = execution(64_000_000, "bytes of files that one read task handles at most", ge=1)
+
+    @model_validator(mode="after")
+    def _source_names_are_unique(self) -> Self:
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"corpus.sources: the name {twice[0]!r} stands twice; a name is part of every paper_id, "
+                "so give each source its own"
+            )
+        return self

@@ -1,0 +1,110 @@
+"""Which objects the sources of a recipe hold: listed, filtered, sorted and digested before any work."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from baltoro.core.errors import InputError
+from baltoro.core.storage import ObjectInfo, Storage, absolute_uri
+from baltoro.corpus.config import CorpusConfig, SourceConfig
+from baltoro.papers.reader import refuse_mostly_pdfs
+
+
+@dataclass(frozen=True, slots=True)
+class SourceListing:
+    """The objects of one source in key order."""
+
+    source: SourceConfig
+    objects: tuple[ObjectInfo, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Total size of the objects in bytes."""
+        return sum(entry.size_bytes for entry in self.objects)
+
+    def digest(self) -> str:
+        """Return a digest of the sorted (key, size, ETag) listing: another paper gives another digest."""
+        hasher = hashlib.sha256()
+        for entry in self.objects:
+            hasher.update(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}\n".encode())
+        return hasher.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The objects one read task handles; ``index`` orders the chunks of a build."""
+
+    index: int
+    source_index: int
+    objects: tuple[ObjectInfo, ...]
+
+
+def list_sources(config: CorpusConfig, storage: Storage) -> list[SourceListing]:
+    """List every source of the recipe.
+
+    Raises:
+        InputError: a source does not exist, is empty, mostly PDFs, or its patterns leave nothing.
+    """
+    if not config.sources:
+        raise InputError("corpus.sources is empty; name at least one folder or s3:// prefix with parsed papers")
+    return [list_source(index, source, storage) for index, source in enumerate(config.sources)]
+
+
+def list_source(index: int, source: SourceConfig, storage: Storage) -> SourceListing:
+    """List one source; ``index`` is its place in the recipe, for messages.
+
+    The source's own metadata table is not one of its papers.
+    """
+    found = 0
+    kept: list[ObjectInfo] = []
+    table_uri = absolute_uri(source.metadata.uri) if source.metadata is not None else None
+    for entry in storage.list(source.uri):
+        if absolute_uri(entry.uri) == table_uri:
+            continue
+        found += 1
+        if _selected(entry.key, source):
+            kept.append(entry)
+    if not found:
+        raise InputError(
+            f"corpus.sources.{index}.uri: {source.uri} holds no files; "
+            "give a folder or s3:// prefix with parsed papers (TEI, JATS, .mmd, JSON, Markdown, text)"
+        )
+    if not kept:
+        raise InputError(
+            f"corpus.sources.{index}: none of the {found} files under {source.uri} passes "
+            f"include={list(source.include)} exclude={list(source.exclude)}; loosen the patterns"
+        )
+    refuse_mostly_pdfs(source.uri, (entry.key for entry in kept))
+    return SourceListing(source, tuple(sorted(kept, key=lambda entry: entry.key)))
+
+
+def _selected(key: str, source: SourceConfig) -> bool:
+    if source.include and not any(fnmatch.fnmatchcase(key, pattern) for pattern in source.include):
+        return False
+    return not any(fnmatch.fnmatchcase(key, pattern) for pattern in source.exclude)
+
+
+def chunk_listings(
+    listings: Sequence[SourceListing], *, objects_per_task: int, bytes_per_task: int
+) -> Iterator[Chunk]:
+    """Cut the listings into chunks of consecutive objects of one source.
+
+    The cut depends only on the listing and the two limits, so a repeated build makes the same files.
+    """
+    index = 0
+    for source_index, listing in enumerate(listings):
+        pending: list[ObjectInfo] = []
+        pending_bytes = 0
+        for entry in listing.objects:
+            full = len(pending) >= objects_per_task or pending_bytes + entry.size_bytes > bytes_per_task
+            if pending and full:
+                yield Chunk(index, source_index, tuple(pending))
+                index, pending, pending_bytes = index + 1, [], 0
+            pending.append(entry)
+            pending_bytes += entry.size_bytes
+        if pending:
+            yield Chunk(index, source_index, tuple(pending))
+            index += 1

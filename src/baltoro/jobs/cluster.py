@@ -1,0 +1,154 @@
+"""Connect to Ray: a given cluster, or a local one with enough logical CPUs; too few is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+from baltoro.core.errors import BaltoroError, ConfigError, PlatformError
+from baltoro.core.storage import is_local
+from baltoro.jobs.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+_LOCAL_START_ATTEMPTS = 3
+
+SPARE_CPUS = 2
+"""Logical CPUs beyond the training workers': one for data tasks, one for the trainer's controller.
+
+With none to spare, Ray Data and Ray Train wait for each other for ever, without a word.
+"""
+
+
+def required_cpus(recipe: Recipe) -> int:
+    """Return the logical CPUs a run needs."""
+    return recipe.cluster.workers * recipe.cluster.cpus_per_worker + SPARE_CPUS
+
+
+@contextlib.contextmanager
+def connected(recipe: Recipe) -> Iterator[None]:
+    """Connect to Ray for the duration of a ``with`` block.
+
+    A cluster that was already there (``cluster.address``, RAY_ADDRESS, or this process runs inside a Ray
+    job) is left running; a local one is shut down at the end.
+
+    Raises:
+        ConfigError: ``cluster.local_cpus`` is below what the workers need.
+        PlatformError: the cluster cannot be reached, has too few CPUs or GPUs, or several nodes while
+            the storage root is a folder of one machine.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Workers must not each print what the driver already says.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    if ray.is_initialized():
+        check_resources(recipe)
+        with _own_errors():
+            yield
+        return
+    address = recipe.cluster.address or os.environ.get("RAY_ADDRESS")
+    settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address:
+        try:
+            ray.init(address=address, **settings)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise PlatformError(
+                f"the Ray cluster at {address} cannot be reached ({str(error).splitlines()[0]}); start one with "
+                "`ray start --head`, correct cluster.address or RAY_ADDRESS, or unset both to use a local Ray"
+            ) from None
+    else:
+        start_local(recipe, settings)
+    try:
+        check_resources(recipe)
+        with _own_errors():
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise the error that one of our functions raised in a task, without Ray's wrapper around it."""
+    from ray.exceptions import RayTaskError
+
+    try:
+        yield
+    except RayTaskError as error:
+        cause = error.cause
+        while isinstance(cause, RayTaskError):
+            cause = cause.cause
+        if isinstance(cause, BaltoroError):
+            raise cause from None
+        raise
+
+
+def start_local(recipe: Recipe, settings: dict[str, object]) -> None:
+    """Start a Ray on this machine with enough logical CPUs (they may exceed the real ones)."""
+    import ray
+
+    needed = required_cpus(recipe)
+    cpus = recipe.cluster.local_cpus or max(os.cpu_count() or 1, needed)
+    if cpus < needed:
+        raise ConfigError(
+            f"cluster.local_cpus: {cpus} is too few for cluster.workers={recipe.cluster.workers}: training and "
+            f"data tasks would wait for each other for ever; give at least {needed}, or leave it empty"
+        )
+    for attempt in range(1, _LOCAL_START_ATTEMPTS + 1):
+        try:
+            ray.init(num_cpus=cpus, include_dashboard=False, **settings)
+        except Exception as error:
+            # Ray gives its node 30 seconds to start and raises a bare Exception; a busy machine needs more.
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            logger.warning("Ray did not start in time (try %d of %d)", attempt, _LOCAL_START_ATTEMPTS)
+        else:
+            return
+    raise PlatformError(
+        f"a local Ray did not start within {_LOCAL_START_ATTEMPTS} tries of 30 seconds; this machine is too busy or "
+        "too small: stop other work, or start Ray yourself with `ray start --head` and set cluster.address=auto"
+    )
+
+
+def check_resources(recipe: Recipe) -> None:
+    """Refuse a cluster that cannot hold the run, or whose nodes cannot see the storage root.
+
+    Raises:
+        PlatformError: with what there is, what is needed, and what to change.
+    """
+    import ray
+
+    resources = ray.cluster_resources()
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    needed = required_cpus(recipe)
+    if cpus < needed:
+        raise PlatformError(
+            f"the Ray cluster has {cpus} logical CPUs, cluster.workers={recipe.cluster.workers} needs {needed} "
+            f"(workers + {SPARE_CPUS}); lower cluster.workers, add nodes, or start Ray with --num-cpus={needed}"
+        )
+    if recipe.cluster.use_gpu and gpus < recipe.cluster.workers:
+        raise PlatformError(
+            f"cluster.use_gpu is set and cluster.workers={recipe.cluster.workers}, but the Ray cluster has {gpus} "
+            "GPUs; lower cluster.workers, add GPU nodes, or set cluster.use_gpu=false"
+        )
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) > 1 and not recipe.storage.shared:
+        local = {"storage.root": recipe.storage.root} | {
+            f"corpus.sources.{index}.uri": source.uri for index, source in enumerate(recipe.corpus.sources)
+        }
+        for key, uri in local.items():
+            if is_local(uri):
+                raise PlatformError(
+                    f"{key}: {uri} is a folder of one machine and the Ray cluster has {len(nodes)} nodes; "
+                    "use s3://, or set storage.shared=true if every node mounts it"
+                )
+        if (recipe.tracking.uri or "").startswith("sqlite:"):
+            raise PlatformError(
+                f"tracking.uri: {recipe.tracking.uri} is a file of one machine and the Ray cluster has "
+                f"{len(nodes)} nodes; give the URL of an MLflow server, or set storage.shared=true"
+            )

@@ -1,0 +1,139 @@
+"""The corpus stage: sources of papers → a corpus artifact with rejects, duplicates and a data card."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from baltoro.core.artifacts import Artifact, ArtifactWriter
+from baltoro.core.config import result_fields
+from baltoro.core.errors import InputError
+from baltoro.jobs.stages import Context, Stage, StageOutput
+from baltoro.tracking.mlflow import StageRun
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from baltoro.papers.metadata import MetadataTable
+
+
+def corpus_inputs(context: Context) -> dict[str, Any]:
+    """Return what identifies a corpus: its settings, and each source by content."""
+    config = context.recipe.corpus
+    inputs = result_fields(config, "corpus.")
+    for index, listing in enumerate(context.listings):
+        inputs[f"corpus.sources.{index}.objects"] = len(listing.objects)
+        inputs[f"corpus.sources.{index}.listing"] = listing.digest()
+        if listing.source.metadata is not None:
+            table = context.storage.read_bytes(listing.source.metadata.uri)
+            inputs[f"corpus.sources.{index}.metadata.digest"] = hashlib.sha256(table).hexdigest()[:16]
+    return inputs
+
+
+def build_corpus(
+    context: Context, parents: Mapping[str, Artifact], writer: ArtifactWriter, run: StageRun
+) -> StageOutput:
+    """Build the corpus and log its data card.
+
+    Raises:
+        InputError: no paper of any source can be used.
+    """
+    from baltoro.corpus.pipeline import build_documents, parquet_bytes, rejects_of
+    from baltoro.corpus.report import DataCard, card_files
+    from baltoro.papers.metadata import MetadataTable
+
+    del parents
+    config = context.recipe.corpus
+    started = time.monotonic()
+    metadata = {
+        source.name: MetadataTable.load(source.metadata, context.storage)
+        for source in config.sources
+        if source.metadata is not None
+    }
+    build = build_documents(config, context.listings, context.storage, metadata, writer)
+    rejects = rejects_of(build.records)
+    refuse_unusable(build.records, rejects)
+    writer.write_file("rejects.parquet", parquet_bytes(rejects), rows=rejects.num_rows)
+    writer.write_file("duplicates.parquet", parquet_bytes(build.duplicates), rows=build.duplicates.num_rows)
+    card = DataCard.from_build(
+        name=context.recipe.name,
+        fingerprint=writer.fingerprint,
+        records=build.records,
+        duplicates=build.duplicates,
+        documents_by_split=build.summary.documents_by_split,
+        metadata={name: count_metadata(table, name, build.records) for name, table in metadata.items()},
+        seconds=time.monotonic() - started,
+    )
+    for filename, data in card_files(card).items():
+        writer.write_file(f"card/{filename}", data)
+        run.log_bytes(data, f"data_card/{filename}")
+    summary = build.summary
+    run.log_metrics(
+        {
+            "corpus/papers_read": summary.papers_read,
+            "corpus/papers_kept": summary.kept,
+            "corpus/papers_rejected": sum(summary.rejected.values()),
+            "corpus/duplicates": sum(summary.duplicates.values()),
+            "corpus/text_bytes": summary.text_bytes,
+            "corpus/build_seconds": time.monotonic() - started,
+        }
+    )
+    return StageOutput(
+        counts={
+            "papers_read": summary.papers_read,
+            "kept": summary.kept,
+            "rejected": sum(summary.rejected.values()),
+            "duplicates": sum(summary.duplicates.values()),
+            **{f"documents_{split}": count for split, count in sorted(summary.documents_by_split.items())},
+        },
+        summary={
+            "papers_read": summary.papers_read,
+            "kept": summary.kept,
+            "rejected": summary.rejected,
+            "duplicates": summary.duplicates,
+            "contaminated": 0,
+            "documents": summary.kept,
+            "bytes": summary.text_bytes,
+        },
+        extra={"documents_by_split": summary.documents_by_split, "data_card": "card/index.html"},
+    )
+
+
+def count_metadata(table: MetadataTable, source: str, records: pa.Table) -> dict[str, int]:
+    """Return how well a metadata table fits the documents of its source."""
+    rows = [
+        row["metadata_row"]
+        for row in records.select(["source", "reason", "metadata_row"]).to_pylist()
+        if row["source"] == source and row["reason"] is None
+    ]
+    matched = {row for row in rows if row is not None}
+    return {
+        "papers matched": sum(row is not None for row in rows),
+        "papers without a row": sum(row is None for row in rows),
+        "rows without a paper": len(table.rows.keys() - matched),
+    }
+
+
+def refuse_unusable(records: pa.Table, rejects: pa.Table) -> None:
+    """Stop before anything is published when no record of any source can be used.
+
+    Raises:
+        InputError: with the counts of the reasons and three examples.
+    """
+    if rejects.num_rows == records.num_rows:
+        counts: dict[str, int] = {}
+        for reason in rejects.column("reason").to_pylist():
+            counts[reason] = counts.get(reason, 0) + 1
+        examples = [f"{row['uri']}: {row['reason']} ({row['detail']})" for row in rejects.slice(0, 3).to_pylist()]
+        raise InputError(
+            f"none of the {records.num_rows} records of corpus.sources can be used: "
+            + ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+            + "; for example "
+            + "; ".join(examples)
+            + ". Check corpus.sources, or look at one file with `baltoro papers show FILE`"
+        )
+
+
+CORPUS = Stage(name="corpus", kind="corpus", version=1, parents=(), inputs=corpus_inputs, build=build_corpus)

@@ -1,0 +1,123 @@
+"""The model stage: a base model is staged once under the storage root, checksummed, then read by every rank."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from baltoro.core.artifacts import Artifact, ArtifactStore, ArtifactWriter, fingerprint_of
+from baltoro.core.storage import Storage, is_local, local_path
+from baltoro.jobs.stages import Context, Stage, StageOutput
+from baltoro.models.import_base import base_kind, import_base_model, missing_base
+from baltoro.tracking.mlflow import StageRun
+
+MODEL_FOLDER = "model"
+"""Folder of the Hugging Face model inside the artifact's writer folder."""
+
+_VERSION = 1
+
+
+def is_preset(base: str) -> bool:
+    """Return whether ``model.base`` names a preset, which has no weights to stage."""
+    return base_kind(base) == "preset"
+
+
+def artifact_name(base: str) -> str:
+    """Return the name a base model's artifact has, whatever recipe asked for it."""
+    last_parts = base.rstrip("/").split("/")[-2:] if base_kind(base) == "hub" else [base.rstrip("/").split("/")[-1]]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(last_parts)).strip("-.") or "model"
+
+
+def base_inputs(base: str, storage: Storage) -> dict[str, Any]:
+    """Return what identifies a base model: its content, or its id on a hub.
+
+    Raises:
+        InputError: the path or URI does not exist.
+    """
+    if base_kind(base) == "hub":
+        return {"model.hub_id": base, "stage.version": _VERSION}
+    if is_local(base) and not local_path(base).exists():
+        raise missing_base(base)
+    hasher = hashlib.sha256()
+    single = storage.stat(base)
+    for entry in [single] if single is not None else storage.list(base):
+        hasher.update(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}\n".encode())
+    return {"model.content": hasher.hexdigest()[:16], "stage.version": _VERSION}
+
+
+def model_inputs(context: Context) -> dict[str, Any]:
+    """Return what identifies the recipe's base model."""
+    inputs = base_inputs(context.recipe.model.base, context.storage)
+    return {key: value for key, value in inputs.items() if key != "stage.version"}
+
+
+def stage_base(base: str, storage: Storage, writer: ArtifactWriter, *, allow_download: bool) -> StageOutput:
+    """Import a base model and put its files into an artifact."""
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        imported = import_base_model(
+            base, scratch / "model", storage=storage, scratch=scratch, allow_download=allow_download
+        )
+        for path in sorted(imported.folder.rglob("*")):
+            if path.is_file():
+                writer.upload_file(f"{MODEL_FOLDER}/{path.relative_to(imported.folder)}", path)
+        return StageOutput(
+            counts={"parameters": imported.parameters},
+            summary={
+                "source": imported.source,
+                "architecture": imported.architecture,
+                "parameters": imported.parameters,
+            },
+            extra={"folder": MODEL_FOLDER, "digest": imported.digest, "base": base},
+        )
+
+
+def build_model_stage(
+    context: Context, parents: Mapping[str, Artifact], writer: ArtifactWriter, run: StageRun
+) -> StageOutput:
+    """Stage a path or URI; a hub id must have been imported before, since training never downloads."""
+    del parents
+    output = stage_base(context.recipe.model.base, context.storage, writer, allow_download=False)
+    run.log_metrics({"model/parameters": float(output.counts["parameters"])})
+    return output
+
+
+def import_model(storage: Storage, root_uri: str, base: str, *, say: Callable[[str], None]) -> Artifact:
+    """Stage a base model, downloading it from a hub if it is an id; done once, then found.
+
+    Raises:
+        InputError: nothing usable is there, or the hub refuses.
+    """
+    storage.probe(root_uri)
+    store = ArtifactStore(storage, root_uri)
+    inputs = base_inputs(base, storage)
+    name = artifact_name(base)
+    found = store.find("model", name, fingerprint_of(inputs))
+    if found is not None:
+        say(f"{base} is already staged")
+        return found
+    say(f"staging {base} under {root_uri}")
+    with store.begin("model", name, fingerprint_of(inputs)) as writer:
+        output = stage_base(base, storage, writer, allow_download=True)
+        return writer.publish(
+            inputs=inputs,
+            stage_version=_VERSION,
+            counts=output.counts,
+            extra={**output.extra, "summary": dict(output.summary)},
+        )
+
+
+MODEL = Stage(
+    name="model",
+    kind="model",
+    version=_VERSION,
+    parents=(),
+    inputs=model_inputs,
+    build=build_model_stage,
+    needs_ray=False,
+    artifact_name=lambda context: artifact_name(context.recipe.model.base),
+)

@@ -1,0 +1,54 @@
+"""One clean progress line for people, fed by the first training rank wherever it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+_POLL_SECONDS = 0.5
+
+
+@contextlib.contextmanager
+def training_progress(total_steps: int) -> Iterator[Any]:
+    """Show a bar over the steps while the block runs; yields the queue that rank 0 puts metrics into.
+
+    The queue is an actor, so it reaches workers on any node; items are ``(step, {metric: value})``.
+    """
+    from ray.util.queue import Empty, Queue
+
+    queue = Queue(actor_options={"num_cpus": 0})
+    stop = threading.Event()
+
+    def show() -> None:
+        with tqdm(total=total_steps, desc="training", unit="step", leave=False) as bar:
+            ended = False
+            while not ended:
+                ended = stop.is_set()
+                while True:
+                    try:
+                        step, metrics = queue.get_nowait()
+                    except Empty:
+                        break
+                    _update(bar, step, metrics)
+                stop.wait(_POLL_SECONDS)
+
+    thread = threading.Thread(target=show, name="baltoro-progress", daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        stop.set()
+        thread.join()
+        queue.shutdown()
+
+
+def _update(bar: tqdm[Any], step: int, metrics: Mapping[str, float]) -> None:
+    shown = {"train/loss_nats_per_token": "loss", "throughput/tokens_per_second": "tokens/s"}
+    values = {short: metrics[name] for name, short in shown.items() if name in metrics}
+    if values:
+        bar.n = step
+        bar.set_postfix({key: f"{value:,.3f}" if key == "loss" else f"{value:,.0f}" for key, value in values.items()})

@@ -1,0 +1,248 @@
+"""Plan a recipe's stages (done, new, stale, and why), then build what is missing, in order.
+
+A plan is made without a cluster: each stage's fingerprint follows from the recipe, the listing of the
+sources and the fingerprints of its parents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from baltoro.core.artifacts import Artifact, InputChange, fingerprint_of
+from baltoro.core.config import dump_yaml
+from baltoro.core.errors import ArtifactError, ConfigError
+from baltoro.core.provenance import collect_provenance
+from baltoro.jobs.cluster import connected
+from baltoro.jobs.corpus import CORPUS
+from baltoro.jobs.model import MODEL, is_preset
+from baltoro.jobs.pretrain import PRETRAIN
+from baltoro.jobs.recipe import Recipe
+from baltoro.jobs.stages import Context, Stage
+from baltoro.jobs.tokenizer import TOKENIZER
+from baltoro.jobs.tokens import TOKENS
+from baltoro.tracking.mlflow import StageRun, Tracker
+
+logger = logging.getLogger(__name__)
+
+STAGES: tuple[Stage, ...] = (CORPUS, MODEL, TOKENIZER, TOKENS, PRETRAIN)
+"""Every stage, parents first."""
+
+Status = Literal["done", "new", "stale", "pinned"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage of a plan.
+
+    ``changes`` are the keys that differ from the latest artifact of the name: what made a stage stale.
+    """
+
+    stage: Stage
+    status: Status
+    fingerprint: str
+    inputs: Mapping[str, Any]
+    parents: Mapping[str, str]
+    artifact: Artifact | None
+    changes: tuple[InputChange, ...] = ()
+
+
+def active_stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """Return the stages a recipe has: one that starts from a preset has no model stage."""
+    return tuple(stage for stage in STAGES if stage is not MODEL or not is_preset(recipe.model.base))
+
+
+def parents_of(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the stages whose artifacts a stage reads under this recipe."""
+    names = [name for name in stage.parents if name != "model" or not is_preset(recipe.model.base)]
+    if stage is TOKENIZER:
+        names = ["model"] if recipe.tokenizer.origin == "base" else ["corpus"]
+    return tuple(names)
+
+
+def needed_stages(recipe: Recipe, target: str) -> tuple[Stage, ...]:
+    """Return the target and everything it needs, parents first.
+
+    Raises:
+        ConfigError: the recipe has no such stage.
+    """
+    by_name = {stage.name: stage for stage in active_stages(recipe)}
+    if target not in by_name:
+        raise ConfigError(f"this recipe has no stage {target!r}; it has {', '.join(by_name)}")
+    wanted: set[str] = set()
+
+    def collect(name: str) -> None:
+        if name in wanted:
+            return
+        wanted.add(name)
+        if getattr(recipe.pins, name, None) is None:
+            for parent in parents_of(by_name[name], recipe):
+                collect(parent)
+
+    collect(target)
+    return tuple(stage for stage in active_stages(recipe) if stage.name in wanted)
+
+
+def plan(context: Context, target: str) -> list[PlannedStage]:
+    """Say of each needed stage whether it is done, new or stale, and what made it so."""
+    planned: dict[str, PlannedStage] = {}
+    for stage in needed_stages(context.recipe, target):
+        pin = getattr(context.recipe.pins, stage.name, None)
+        if pin is not None:
+            artifact = context.store.open(pin, kind=stage.kind)
+            if artifact.root_uri != context.store.root_uri:
+                raise ArtifactError(
+                    f"pins.{stage.name}: {pin} lies outside storage.root ({context.store.root_uri}); copy its folder "
+                    "and those of its parents there, so that the root stays whole, and pin the copy"
+                )
+            planned[stage.name] = PlannedStage(stage, "pinned", artifact.fingerprint, {}, {}, artifact)
+            continue
+        parents = {name: planned[name].fingerprint for name in parents_of(stage, context.recipe)}
+        inputs = {
+            **stage.inputs(context),
+            "stage.version": stage.version,
+            **{f"parents.{name}": fingerprint for name, fingerprint in parents.items()},
+        }
+        fingerprint = fingerprint_of(inputs)
+        name = stage.artifact_name(context)
+        artifact = context.store.find(stage.kind, name, fingerprint)
+        changes: tuple[InputChange, ...] = ()
+        status: Status = "done"
+        if artifact is None:
+            changes = context.store.explain_stale(stage.kind, name, inputs)
+            status = "stale" if changes else "new"
+        planned[stage.name] = PlannedStage(stage, status, fingerprint, inputs, parents, artifact, changes)
+    return list(planned.values())
+
+
+def describe_plan(planned: Sequence[PlannedStage]) -> str:
+    """Return the plan for people: one line a stage, and under a stale one the keys that made it so."""
+    lines = []
+    for entry in planned:
+        lines.append(f"{entry.stage.name:<10} {entry.status:<7} {entry.fingerprint}")
+        lines.extend(f"{'':10}   {change}" for change in entry.changes)
+    return "\n".join(lines)
+
+
+def execute(
+    recipe: Recipe,
+    target: str,
+    *,
+    build_parents: bool = True,
+    say: Callable[[str], None] = logger.info,
+) -> dict[str, dict[str, Any]]:
+    """Build a stage and whatever it needs; return each stage's summary (what ``--json`` prints).
+
+    Args:
+        recipe: a loaded recipe.
+        target: name of the last stage to build.
+        build_parents: refuse, instead of building, when a parent is missing.
+        say: called with one line per stage for people.
+
+    Raises:
+        ConfigError: a parent is missing and ``build_parents`` is off.
+        BaltoroError: whatever a stage refuses.
+    """
+    context = Context(recipe)
+    context.storage.probe(recipe.storage.root)
+    planned = plan(context, target)
+    missing = [entry for entry in planned if entry.artifact is None]
+    refused = [entry.stage.name for entry in missing if entry.stage.name != target]
+    if refused and not build_parents:
+        raise ConfigError(
+            f"{target} needs {', '.join(refused)}, not built yet; run `baltoro run` or leave out --no-parents"
+        )
+    tracker = make_tracker(recipe)
+    tracker.prepare()
+    artifacts: dict[str, Artifact] = {}
+    summaries: dict[str, dict[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        if any(entry.stage.needs_ray for entry in missing):
+            stack.enter_context(connected(recipe))
+        recipe_run = None
+        if missing:
+            recipe_run = stack.enter_context(tracker.run(recipe.name, tags={"baltoro.recipe": recipe.name}))
+            recipe_run.log_bytes(dump_yaml(recipe).encode(), "recipe.yaml")
+        for entry in planned:
+            name = entry.stage.name
+            if entry.artifact is None:
+                assert recipe_run is not None
+                artifacts[name], added = build_stage(context, entry, artifacts, tracker, recipe_run, say=say)
+            else:
+                say(f"{name}: {entry.status} ({entry.fingerprint})")
+                artifacts[name] = entry.artifact
+                finish = entry.stage.finish
+                added = finish(context, entry.artifact, tracker, None) if finish is not None else {}
+            summaries[name] = {**stage_summary(artifacts[name]), **added}
+    return summaries
+
+
+def stage_summary(artifact: Artifact) -> dict[str, Any]:
+    """Return what a finished stage tells: its artifact's URI and the figures its manifest keeps."""
+    return {"artifact": artifact.uri, **artifact.manifest.extra.get("summary", {})}
+
+
+def make_tracker(recipe: Recipe) -> Tracker:
+    """Return the recipe's tracker; a local store keeps its files beside the database."""
+    from baltoro.core.storage import is_local, join
+
+    root = recipe.storage.root
+    artifact_root = join(root, "mlflow") if is_local(root) else None
+    assert recipe.tracking.uri is not None, "load_recipe resolves tracking.uri"
+    return Tracker(recipe.tracking.uri, recipe.experiment, artifact_root)
+
+
+@contextlib.contextmanager
+def _stage_run(
+    tracker: Tracker, entry: PlannedStage, recipe: Recipe, recipe_run: StageRun
+) -> Iterator[StageRun]:
+    tags = {"baltoro.stage": entry.stage.name, "baltoro.fingerprint": entry.fingerprint}
+    with tracker.run(
+        f"{recipe.name}-{entry.stage.name}", parent_run_id=recipe_run.run_id, tags=tags
+    ) as run:
+        run.log_params(entry.inputs)
+        yield run
+
+
+def build_stage(
+    context: Context,
+    entry: PlannedStage,
+    artifacts: Mapping[str, Artifact],
+    tracker: Tracker,
+    recipe_run: StageRun,
+    *,
+    say: Callable[[str], None],
+) -> tuple[Artifact, dict[str, Any]]:
+    """Build and publish one stage inside its own MLflow run; return its artifact and what finishing it adds."""
+    stage, recipe = entry.stage, context.recipe
+    started = time.monotonic()
+    say(f"{stage.name}: building {entry.fingerprint}")
+    with _stage_run(tracker, entry, recipe, recipe_run) as run:
+        parents = {name: artifacts[name] for name in entry.parents}
+        for role, parent in parents.items():
+            run.log_dataset(
+                role, parent.uri, parent.fingerprint, "training", dict(parent.manifest.counts)
+            )
+        writer = context.store.begin(stage.kind, stage.artifact_name(context), entry.fingerprint)
+        try:
+            output = stage.build(context, parents, writer, run)
+            artifact = writer.publish(
+                inputs=dict(entry.inputs),
+                stage_version=stage.version,
+                parents=parents,
+                counts=dict(output.counts),
+                extra={**output.extra, "summary": dict(output.summary)},
+                made_by=collect_provenance(),
+            )
+        except BaseException:
+            writer.abandon()
+            raise
+        run.set_tags({"baltoro.artifact": artifact.uri})
+        added = stage.finish(context, artifact, tracker, run) if stage.finish is not None else {}
+        run.log_bytes(dump_yaml(recipe).encode(), "recipe.yaml")
+    say(f"{stage.name}: done in {time.monotonic() - started:.0f} s ({artifact.uri})")
+    return artifact, added

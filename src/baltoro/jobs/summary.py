@@ -1,0 +1,88 @@
+"""The closing lines of a command: what came out, where it is, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from baltoro.jobs.recipe import Recipe
+
+
+def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only: str | None) -> str:
+    """Return a few lines per stage, and what to do next.
+
+    Args:
+        recipe: the recipe that ran.
+        stages: summary per stage, as ``--json`` prints them.
+        only: the one stage to speak of, or ``None`` for all.
+    """
+    lines: list[str] = []
+    for name, summary in stages.items():
+        if only is None or name == only:
+            lines.extend([f"{name}", *[f"  {line}" for line in _DESCRIBE[name](summary)]])
+    last = stages[only] if only else stages.get("pretrain", {})
+    if last.get("export"):
+        lines.extend(
+            [
+                "next",
+                f"  look at the run:   mlflow server --backend-store-uri {recipe.tracking.uri}"
+                if str(recipe.tracking.uri).startswith("sqlite:")
+                else f"  look at the run:   {recipe.tracking.uri}",
+                f"  load the model:    AutoModelForCausalLM.from_pretrained({last['export']!r})",
+            ]
+        )
+    return "\n".join(lines)
+
+
+def _corpus(summary: Mapping[str, Any]) -> list[str]:
+    rejected, duplicates = summary["rejected"], summary["duplicates"]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+    return [
+        f"{summary['papers_read']} records read = {summary['kept']} kept + {sum(rejected.values())} rejected"
+        f" + {sum(duplicates.values())} duplicates",
+        *([f"rejected: {reasons}"] if reasons else []),
+        f"{summary['bytes'] / 1e6:.2f} MB of text; data card: card/index.html in",
+        str(summary["artifact"]),
+    ]
+
+
+def _model(summary: Mapping[str, Any]) -> list[str]:
+    return [f"{summary.get('parameters', 0):,} parameters from {summary.get('source')}", str(summary["artifact"])]
+
+
+def _tokenizer(summary: Mapping[str, Any]) -> list[str]:
+    return [f"vocabulary of {summary['vocabulary']:,}", str(summary["artifact"])]
+
+
+def _tokens(summary: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{summary['tokens']:,} tokens in {summary['sequences']:,} sequences, "
+        f"{100 * summary['padding_fraction']:.2f} % padding",
+        str(summary["artifact"]),
+    ]
+
+
+def _pretrain(summary: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{summary['steps']} steps, {summary['tokens_seen']:,} tokens, "
+        f"{summary['tokens_per_second']:,.0f} tokens/s",
+        f"training loss {summary['loss_first']:.3f} → {summary['loss_last']:.3f} nats per token",
+    ]
+    if summary.get("validation_loss_before") is not None:
+        lines.append(
+            f"validation loss {summary['validation_loss_before']:.3f} → "
+            f"{summary['validation_loss_after']:.3f} nats per token"
+        )
+    registered = summary.get("registered")
+    if registered:
+        lines.append(f"registered as {registered['name']} version {registered['version']} (alias candidate)")
+    return [*lines, str(summary["export"])]
+
+
+_DESCRIBE: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "corpus": _corpus,
+    "model": _model,
+    "tokenizer": _tokenizer,
+    "tokens": _tokens,
+    "pretrain": _pretrain,
+}

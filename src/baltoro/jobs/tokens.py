@@ -1,0 +1,418 @@
+"""The tokens stage: corpus × tokenizer × sequence length → packed, shuffled shards.
+
+Four steps on Ray, of which only lengths pass through the driver: tokenise each corpus part; plan the rows
+of a group of parts from their lengths; hand every row to the shard that its place in the seeded order
+belongs to; write the shards. What lies between stays in Ray's object store, which spills to disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from baltoro.core.artifacts import Artifact, ArtifactWriter
+from baltoro.core.config import result_fields
+from baltoro.core.errors import InputError
+from baltoro.core.storage import Storage
+from baltoro.data.config import DataConfig
+from baltoro.data.pack import PackingPlan, assemble_rows, plan_packing, shuffled_rank
+from baltoro.data.shards import RowBatch, ShardFile, shard_ranges, write_shard
+from baltoro.jobs.stages import Context, Stage, StageOutput
+from baltoro.jobs.tokenizer import corpus_parts, load_tokenizer
+from baltoro.tracking.mlflow import StageRun
+
+GROUP_TOKENS = 1 << 27
+"""Tokens that are packed together: enough that no padding is lost at the seams, 0.5 GB in one task."""
+
+SPLITS_WITH_ROWS = ("train", "validation")
+"""The test split is never tokenised here: nothing that trains or selects may see it."""
+
+PAPERS_SCHEMA = pa.schema(
+    [
+        ("paper_id", pa.string()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("tokens", pa.int64()),
+        ("merged", pa.list_(pa.string())),
+    ]
+)
+"""``papers.parquet``: row ``i`` is what ``paper_index`` = i names; ``merged`` are its duplicates."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedPart:
+    """The documents of one corpus part, tokenised: ``tokens[offsets[i]:offsets[i + 1]]`` is document i."""
+
+    tokens: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRows:
+    """Rows of one shard that one group contributes; ``place`` is each row's index in the shard."""
+
+    rows: RowBatch
+    place: npt.NDArray[np.int64]
+
+
+def tokenise_part(
+    uri: str, storage: Storage, tokenizer: Any, config: DataConfig
+) -> tuple[pa.Table, TokenisedPart]:
+    """Tokenise the documents of one corpus part that may be trained on or validated with.
+
+    Returns:
+        One row per document (paper_id, source, split, tokens), and the tokens themselves.
+    """
+    from baltoro.data.tokenise import tokenise_documents
+
+    with storage.open(uri) as file:
+        documents = pq.read_table(file, columns=["paper_id", "source", "split", "text"])
+    documents = documents.filter(pa.compute.is_in(documents["split"], pa.array(SPLITS_WITH_ROWS)))
+    if not documents.num_rows:
+        empty = documents.select(["paper_id", "source", "split"]).append_column(
+            "tokens", pa.array([], pa.int64())
+        )
+        return empty, TokenisedPart(np.empty(0, np.int32), np.zeros(1, np.int64))
+    column = tokenise_documents(documents, tokenizer, config).column("input_ids").combine_chunks()
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    tokens = column.values.to_numpy().astype(np.int32, copy=False)
+    lengths = pa.array(np.diff(offsets))
+    table = documents.select(["paper_id", "source", "split"]).append_column("tokens", lengths)
+    return table, TokenisedPart(tokens[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+
+def pack_group(
+    plan: PackingPlan,
+    documents: Sequence[npt.NDArray[np.int64]],
+    paper_index: npt.NDArray[np.int32],
+    places: npt.NDArray[np.int64],
+    rows_per_shard: int,
+    shards: int,
+    padding_id: int,
+    *parts: TokenisedPart,
+) -> list[PlacedRows]:
+    """Fill a group's planned rows with tokens and sort them by destination shard.
+
+    Args:
+        plan: rows of pieces; its document ``d`` is the ``d``-th of all chosen documents of the group.
+        documents: per part, the indices of its documents that are packed here.
+        paper_index: per document of the plan, its row in ``papers.parquet``.
+        places: per planned row, its index in the whole dataset.
+        rows_per_shard: rows of a full shard.
+        shards: number of shards; one list entry is returned for each.
+        padding_id: the token after the last segment of a row.
+        *parts: the tokenised corpus parts of the group.
+    """
+    pieces = [
+        part.tokens[part.offsets[index] : part.offsets[index + 1]]
+        for part, chosen in zip(parts, documents, strict=True)
+        for index in chosen.tolist()
+    ]
+    tokens = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
+    offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
+    batch = assemble_rows(
+        plan,
+        range(plan.rows),
+        tokens=tokens,
+        offsets=offsets,
+        paper_index=paper_index,
+        padding_id=padding_id,
+    )
+    placed = []
+    for shard in range(shards):
+        mine = np.flatnonzero(places // rows_per_shard == shard)
+        placed.append(PlacedRows(take_rows(batch, mine), places[mine] - shard * rows_per_shard))
+    return placed
+
+
+def take_rows(batch: RowBatch, rows: npt.NDArray[np.int64]) -> RowBatch:
+    """Return the rows at the given indices, in that order."""
+    return RowBatch(
+        batch.input_ids[rows],
+        [batch.segment_ends[row] for row in rows.tolist()],
+        [batch.paper_index[row] for row in rows.tolist()],
+        None if batch.loss_mask is None else batch.loss_mask[rows],
+    )
+
+
+def join_shard(*placed: PlacedRows) -> RowBatch:
+    """Return a shard's rows in their order, from what each group contributes."""
+    present = [entry for entry in placed if len(entry.place)]
+    order = np.argsort(np.concatenate([entry.place for entry in present]))
+    return take_rows(RowBatch.concatenate([entry.rows for entry in present]), order)
+
+
+def save_shard(
+    uri: str, storage: Storage, config: DataConfig, tokenizer_fingerprint: str, *placed: PlacedRows
+) -> ShardFile:
+    """Write one shard from the groups' contributions."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "shard.parquet"
+        written = write_shard(
+            join_shard(*placed),
+            path,
+            uri=uri,
+            rows_per_row_group=config.rows_per_row_group,
+            tokenizer_fingerprint=tokenizer_fingerprint,
+        )
+        storage.upload_file(path, uri)
+    return written
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Consecutive parts packed together in one epoch: chosen documents per part, and the plan of their rows."""
+
+    parts: range
+    documents: list[npt.NDArray[np.int64]]
+    paper_index: npt.NDArray[np.int32]
+    plan: PackingPlan
+
+
+def plan_groups(documents: Sequence[pa.Table], split: str, config: DataConfig, epoch: int) -> list[Group]:
+    """Plan one epoch of one split: which parts are packed together, and how.
+
+    Args:
+        documents: per corpus part, its documents with split and tokens, in ``papers.parquet`` order.
+        split: ``train`` or ``validation``.
+        config: sequence length, bound on padding, seed.
+        epoch: from 0; every epoch packs and orders anew.
+    """
+    first_paper = np.concatenate([[0], np.cumsum([table.num_rows for table in documents])])
+    chosen = [
+        np.flatnonzero(np.asarray(table.column("split").to_pylist(), dtype=object) == split)
+        for table in documents
+    ]
+    lengths = [
+        table.column("tokens").to_numpy()[index] for table, index in zip(documents, chosen, strict=True)
+    ]
+    groups: list[Group] = []
+    start, tokens = 0, 0
+    for part, part_lengths in enumerate(lengths):
+        tokens += int(part_lengths.sum())
+        if tokens < GROUP_TOKENS and part + 1 < len(lengths):
+            continue
+        parts = range(start, part + 1)
+        start, tokens = part + 1, 0
+        all_lengths = np.concatenate([lengths[index] for index in parts])
+        if not len(all_lengths):
+            continue
+        plan = plan_packing(
+            all_lengths, config.sequence_length, config.max_padding_fraction, config.shuffle_seed + epoch
+        )
+        paper_index = np.concatenate([first_paper[index] + chosen[index] for index in parts])
+        groups.append(Group(parts, [chosen[i] for i in parts], paper_index.astype(np.int32), plan))
+    return groups
+
+
+def place_rows(groups_by_epoch: Sequence[Sequence[Group]], seed: int) -> list[list[npt.NDArray[np.int64]]]:
+    """Return each planned row's index in the dataset: epochs in order, rows of an epoch shuffled by seed."""
+    places: list[list[npt.NDArray[np.int64]]] = []
+    first_row = 0
+    for epoch, groups in enumerate(groups_by_epoch):
+        rows = sum(group.plan.rows for group in groups)
+        order = shuffled_rank(rows, seed + epoch) + first_row
+        bounds = np.cumsum([group.plan.rows for group in groups])[:-1]
+        places.append(np.split(order, bounds))
+        first_row += rows
+    return places
+
+
+def tokens_inputs(context: Context) -> dict[str, Any]:
+    """Return what identifies a token dataset beyond corpus and tokenizer."""
+    return {
+        **result_fields(context.recipe.pretrain.data, "pretrain.data."),
+        "pretrain.epochs": epochs_of(context),
+    }
+
+
+def epochs_of(context: Context) -> int:
+    """Return the passes over the corpus that are laid out, each packed and shuffled anew."""
+    return context.recipe.pretrain.epochs or 1
+
+
+def build_tokens(
+    context: Context, parents: Mapping[str, Artifact], writer: ArtifactWriter, run: StageRun
+) -> StageOutput:
+    """Tokenise, pack, shuffle and write the shards of every split.
+
+    Raises:
+        InputError: the corpus has no training document.
+    """
+    import ray
+    from tqdm import tqdm
+
+    from baltoro.data.tokenizer import padding_id
+
+    config = context.recipe.pretrain.data
+    storage = context.storage
+    with tempfile.TemporaryDirectory() as temporary:
+        tokenizer = load_tokenizer(storage, parents["tokenizer"], Path(temporary))
+    tokenizer_fingerprint = str(parents["tokenizer"].manifest.extra["tokenizer_fingerprint"])
+    shared = ray.put((storage, tokenizer, config))
+
+    @ray.remote(num_cpus=1, num_returns=2)
+    def tokenise(uri: str, given: tuple[Storage, Any, DataConfig]) -> tuple[pa.Table, TokenisedPart]:
+        return tokenise_part(uri, *given)
+
+    uris = corpus_parts(parents["corpus"])
+    references = [tokenise.remote(uri, shared) for uri in uris]
+    documents = [
+        ray.get(table) for table, _ in tqdm(references, desc="tokenising", unit="part", leave=False)
+    ]
+    parts = [part for _, part in references]
+
+    shards: dict[str, list[ShardFile]] = {}
+    figures: dict[str, dict[str, float]] = {}
+    for split in SPLITS_WITH_ROWS:
+        epochs = epochs_of(context) if split == "train" else 1
+        by_epoch = [plan_groups(documents, split, config, epoch) for epoch in range(epochs)]
+        places = place_rows(by_epoch, config.shuffle_seed)
+        total_rows = sum(group.plan.rows for groups in by_epoch for group in groups)
+        if not total_rows:
+            continue
+        names = [
+            f"{split}/shard-{index:05d}.parquet"
+            for index, _ in enumerate(shard_ranges(total_rows, config.rows_per_shard))
+        ]
+        pack = ray.remote(num_cpus=1, num_returns=len(names))(
+            pack_group if len(names) > 1 else _pack_into_one
+        )
+        packed = [
+            pack.remote(
+                group.plan,
+                group.documents,
+                group.paper_index,
+                place,
+                config.rows_per_shard,
+                len(names),
+                padding_id(tokenizer),
+                *[parts[index] for index in group.parts],
+            )
+            for groups, epoch_places in zip(by_epoch, places, strict=True)
+            for group, place in zip(groups, epoch_places, strict=True)
+        ]
+        by_shard = [[entry] for entry in packed] if len(names) == 1 else [list(entry) for entry in packed]
+        save = ray.remote(num_cpus=1)(save_shard)
+        saved = [
+            save.remote(
+                writer.uri_for(name),
+                storage,
+                config,
+                tokenizer_fingerprint,
+                *[contribution[index] for contribution in by_shard],
+            )
+            for index, name in enumerate(names)
+        ]
+        shards[split] = [
+            ray.get(reference) for reference in tqdm(saved, desc=f"writing {split}", unit="shard", leave=False)
+        ]
+        for name, file in zip(names, shards[split], strict=True):
+            writer.add_file(name, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
+        figures[split] = {
+            "sequences": total_rows,
+            "tokens": sum(group.plan.tokens for groups in by_epoch for group in groups),
+        }
+    if "train" not in figures:
+        raise InputError(
+            "the corpus has no document in the train split, so there is nothing to train on; add papers, or "
+            "lower corpus.splits.validation_fraction and corpus.splits.test_fraction"
+        )
+    write_papers(documents, parents["corpus"], storage, writer)
+    return tokens_output(config, documents, figures, epochs_of(context), run)
+
+
+def _pack_into_one(*arguments: Any) -> PlacedRows:
+    # Ray returns a list as it is when a task has one return value.
+    return pack_group(*arguments)[0]
+
+
+def write_papers(
+    documents: Sequence[pa.Table], corpus: Artifact, storage: Storage, writer: ArtifactWriter
+) -> None:
+    """Write ``papers.parquet``: what each ``paper_index`` names, with the copies merged into it."""
+    merged: dict[str, list[str]] = {}
+    with storage.open(corpus.uri_of("duplicates.parquet")) as file:
+        for row in pq.read_table(file).to_pylist():
+            merged.setdefault(row["kept_paper_id"], []).append(row["paper_id"])
+    papers = pa.concat_tables(documents)
+    papers = papers.append_column(
+        "merged",
+        pa.array(
+            [merged.get(paper_id, []) for paper_id in papers.column("paper_id").to_pylist()],
+            pa.list_(pa.string()),
+        ),
+    ).cast(PAPERS_SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(papers, sink, compression="zstd")
+    writer.write_file("papers.parquet", bytes(sink.getvalue()), rows=papers.num_rows)
+
+
+def tokens_output(
+    config: DataConfig,
+    documents: Sequence[pa.Table],
+    figures: Mapping[str, Mapping[str, float]],
+    epochs: int,
+    run: StageRun,
+) -> StageOutput:
+    """Return the figures of a finished build, and log them."""
+    train = figures["train"]
+    sequences, tokens = int(train["sequences"]), int(train["tokens"])
+    padding_fraction = 1 - tokens / (sequences * config.sequence_length)
+    papers = pa.concat_tables(documents)
+    by_source: dict[str, int] = {}
+    for source, split, length in zip(*(papers.column(c).to_pylist() for c in ("source", "split", "tokens")), strict=True):
+        if split == "train":
+            by_source[source] = by_source.get(source, 0) + length * epochs
+    run.log_metrics(
+        {
+            "tokens/train_tokens": tokens,
+            "tokens/train_sequences": sequences,
+            "tokens/padding_fraction": padding_fraction,
+            "tokens/validation_tokens": figures.get("validation", {}).get("tokens", 0),
+        }
+    )
+    return StageOutput(
+        counts={
+            "sequences": sequences,
+            "tokens": tokens,
+            **{f"sequences_{split}": int(entry["sequences"]) for split, entry in figures.items()},
+            **{f"tokens_{split}": int(entry["tokens"]) for split, entry in figures.items()},
+        },
+        summary={
+            "sequences": sequences,
+            "tokens": tokens,
+            "padding_fraction": round(padding_fraction, 6),
+            "tokens_by_source": dict(sorted(by_source.items())),
+        },
+        extra={
+            "sequence_length": config.sequence_length,
+            "splits": sorted(figures),
+        },
+    )
+
+
+def split_files(tokens: Artifact, split: str) -> list[ShardFile]:
+    """Return the shards of one split of a token dataset artifact, in order; empty if it has none."""
+    return [
+        ShardFile(tokens.uri_of(entry), entry.rows, entry.bytes, entry.sha256)
+        for entry in tokens.files(f"{split}/shard-")
+    ]
+
+
+TOKENS = Stage(
+    name="tokens",
+    kind="tokens",
+    version=1,
+    parents=("corpus", "tokenizer"),
+    inputs=tokens_inputs,
+    build=build_tokens,
+)

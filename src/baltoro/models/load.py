@@ -1,0 +1,256 @@
+"""From a preset or a folder of weights to a model whose every parameter is filled.
+
+The model is built on the meta device, sharded by a strategy, and only then given values, parameter by
+parameter: no rank ever holds it whole. Random weights come from a generator seeded by the parameter's *name*,
+so they are the same whatever the number of ranks; trained weights are read from memory-mapped safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baltoro.core.errors import ConfigError, InputError
+from baltoro.models.embeddings import VocabularyMap, map_vocabulary, padded_size
+from baltoro.models.presets import PRESETS, preset_config
+from baltoro.models.weights import weight_files
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """What a model is and where its values come from; picklable, the same on every rank.
+
+    Attributes:
+        config: the ``transformers`` configuration as plain values, vocabulary size already final.
+        weights: folder of plain safetensors on this machine; ``None`` for random weights.
+        vocabulary: how the folder's embedding is carried over to the tokenizer; ``None`` where it is kept.
+        seed: of the random weights.
+    """
+
+    config: Mapping[str, Any]
+    weights: Path | None = None
+    vocabulary: VocabularyMap | None = None
+    seed: int = 0
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the embedding."""
+        return int(self.config["vocab_size"])
+
+
+def plan_model(
+    base: str | Path, tokenizer: Any, *, sequence_length: int, vocabulary_multiple: int, seed: int = 0
+) -> ModelPlan:
+    """Decide what to train.
+
+    Args:
+        base: the name of a preset, or a local folder as :mod:`baltoro.models.import_base` makes it.
+        tokenizer: the ``transformers`` fast tokenizer to train with.
+        sequence_length: tokens of a training row.
+        vocabulary_multiple: the embedding gets a multiple of this many rows.
+        seed: of the random weights of a preset.
+
+    Raises:
+        ConfigError: rows are longer than the base's context.
+        InputError: the folder is not a plain safetensors copy of a causal language model.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if str(base) in PRESETS:
+        config = preset_config(
+            str(base),
+            vocabulary_size=padded_size(len(tokenizer), vocabulary_multiple),
+            sequence_length=sequence_length,
+            **ids,
+        )
+        return ModelPlan(config.to_dict(), seed=seed)
+    folder = Path(base)
+    weight_files(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    _check_context(config, sequence_length, folder)
+    vocabulary = map_vocabulary(
+        AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        tokenizer,
+        base_rows=config.vocab_size,
+        multiple=vocabulary_multiple,
+    )
+    if vocabulary is not None:
+        config.vocab_size = vocabulary.size
+    for name, value in ids.items():
+        setattr(config, name, value)
+    return ModelPlan(config.to_dict(), weights=folder, vocabulary=vocabulary, seed=seed)
+
+
+def _check_context(config: Any, sequence_length: int, folder: Path) -> None:
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and sequence_length > context:
+        raise ConfigError(
+            f"sequence_length={sequence_length} is longer than the {context} positions {folder} was trained "
+            f"for; lower it to at most {context}, or choose another model.base"
+        )
+    window = getattr(config, "sliding_window", None)
+    if window is not None and getattr(config, "use_sliding_window", True) and sequence_length > window:
+        raise ConfigError(
+            f"sequence_length={sequence_length} is longer than the attention window of {window} tokens that "
+            f"{folder} uses, which packed attention does not reproduce; lower it to at most {window}"
+        )
+
+
+def build_model(plan: ModelPlan) -> PreTrainedModel:
+    """Return the model on the meta device: shapes, no values, float32."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = dict(plan.config)
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, attn_implementation="sdpa", dtype=torch.float32
+        )
+    return model
+
+
+def decoder_blocks(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the decoder blocks in order: the units that are sharded.
+
+    Raises:
+        InputError: the architecture has no list of as many blocks as its configuration names.
+    """
+    from torch import nn
+
+    layers = model.config.num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == layers:
+            return list(module)
+    raise InputError(
+        f"{type(model).__name__}: no list of {layers} decoder blocks was found; choose a "
+        "decoder-only model.base"
+    )
+
+
+def copy_whole(parameter: nn.Parameter, full: torch.Tensor) -> None:
+    """Assign a whole tensor to an unsharded parameter."""
+    import torch
+
+    with torch.no_grad():
+        parameter.copy_(full)
+
+
+def load_weights(
+    model: PreTrainedModel,
+    plan: ModelPlan,
+    assign: Callable[[nn.Parameter, torch.Tensor], None] = copy_whole,
+) -> None:
+    """Fill every parameter and buffer of a model that has storage but no values yet.
+
+    Args:
+        model: from :func:`build_model`, after ``to_empty``; sharded or not.
+        plan: the same that built it.
+        assign: writes a whole tensor into (this rank's share of) a parameter.
+
+    Raises:
+        InputError: names or shapes in the folder are not those of the model.
+    """
+    # Moving off the meta device gives each place of a tied weight a storage of its own.
+    model.tie_weights()
+    for module in model.modules():
+        # Rotary frequencies are not saved: transformers recomputes them in its own initialiser.
+        if module._non_persistent_buffers_set:
+            model._init_weights(module)
+    if plan.weights is None:
+        for name, parameter in model.named_parameters():
+            assign(parameter, initial_value(name, tuple(parameter.shape), plan))
+    else:
+        _load_folder(model, plan, plan.weights, assign)
+
+
+def initial_value(name: str, shape: tuple[int, ...], plan: ModelPlan) -> torch.Tensor:
+    """Return a parameter's random start, float32 on the CPU.
+
+    Matrices are normal with deviation ``initializer_range``; the two projections of each block that write to
+    the residual stream are scaled by ``1/√(2 · layers)``, so that its variance does not grow with depth
+    (Radford et al. 2019, GPT-2, section 2.3). Norm scales are one, biases zero.
+    """
+    import torch
+
+    if name.endswith(".bias"):
+        return torch.zeros(shape)
+    if len(shape) < 2:
+        return torch.ones(shape)
+    deviation = float(plan.config["initializer_range"])
+    if name.endswith(("o_proj.weight", "down_proj.weight")):
+        deviation /= math.sqrt(2 * plan.config["num_hidden_layers"])
+    digest = hashlib.sha256(f"{plan.seed}:{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.randn(shape, generator=generator).mul_(deviation)
+
+
+def unmatched_names(model: PreTrainedModel, names: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return parameters that the folder lacks, and tensors of the folder that the model has no place for.
+
+    A tied output projection that is stored as well, and recomputed buffers, are neither.
+    """
+    wanted = {name for name, _ in model.named_parameters()}
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - wanted
+    persistent = set(model.state_dict())
+    buffers = {name for name, _ in model.named_buffers()}
+    missing = (wanted | (buffers & persistent)) - names.keys()
+    extra = {
+        name for name in names.keys() - wanted - tied - buffers if not name.endswith("rotary_emb.inv_freq")
+    }
+    return sorted(missing), sorted(extra)
+
+
+def _load_folder(
+    model: PreTrainedModel,
+    plan: ModelPlan,
+    folder: Path,
+    assign: Callable[[nn.Parameter, torch.Tensor], None],
+) -> None:
+    from safetensors import safe_open
+
+    names = weight_files(folder)
+    missing, extra = unmatched_names(model, names)
+    if missing or extra:
+        complaint = f"lacks {missing[0]}" if missing else f"has {extra[0]}, which the model has no place for"
+        raise InputError(
+            f"{folder}: {complaint} ({len(missing)} missing, {len(extra)} unknown names); run `baltoro model "
+            f"import {folder}` and use what it makes"
+        )
+    vocabulary_rows = {
+        id(module.weight)
+        for module in (model.get_input_embeddings(), model.get_output_embeddings())
+        if module is not None
+    }
+    output_bias = getattr(model.get_output_embeddings(), "bias", None)
+    if output_bias is not None:
+        vocabulary_rows.add(id(output_bias))
+    parameters = dict(model.named_parameters())
+    persistent = set(model.state_dict())
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    by_file: dict[str, list[str]] = {}
+    for name in [*parameters, *buffers]:
+        by_file.setdefault(names[name], []).append(name)
+    for file_name, wanted in by_file.items():
+        with safe_open(folder / file_name, framework="pt") as file:
+            for name in wanted:
+                target: Any = parameters[name] if name in parameters else buffers[name]
+                full = file.get_tensor(name)
+                if plan.vocabulary is not None and id(target) in vocabulary_rows:
+                    full = plan.vocabulary.apply(full)
+                if tuple(full.shape) != tuple(target.shape):
+                    raise InputError(
+                        f"{folder}: {name} has shape {tuple(full.shape)}, its config.json means "
+                        f"{tuple(target.shape)}; the files are not of one model"
+                    )
+                (assign if name in parameters else copy_whole)(target, full)

@@ -1,0 +1,1 @@
+"""The optimizer and its schedule: which parameters decay, AdamW, learning rate as a function of tokens."""

@@ -1,0 +1,48 @@
+"""Settings of the optimizer and of the learning-rate schedule."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from baltoro.core.config import StrictModel, result
+
+
+class OptimizerConfig(StrictModel):
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with decay decoupled from the gradient."""
+
+    name: Literal["adamw"] = result("adamw", "the optimizer")
+    learning_rate: float = result(3e-4, "peak learning rate", gt=0.0, le=1.0)
+    beta1: float = result(0.9, "decay of the gradient's running mean", ge=0.0, lt=1.0)
+    beta2: float = result(0.95, "decay of the squared gradient's running mean", ge=0.0, lt=1.0)
+    epsilon: float = result(1e-8, "added to the denominator of the update", gt=0.0, le=1e-2)
+    weight_decay: float = result(0.1, "decoupled weight decay of matrices", ge=0.0, le=1.0)
+    decay_embeddings: bool = result(True, "embedding matrices decay as well; norms and biases never do")
+    max_gradient_norm: float | None = result(
+        1.0, "gradients are scaled down to this global norm; null leaves them", gt=0.0
+    )
+
+
+class ScheduleConfig(StrictModel):
+    """How the learning rate moves over the run's tokens; lengths are tokens or fractions of the run."""
+
+    shape: Literal["cosine", "wsd", "linear", "constant"] = result(
+        "cosine",
+        "after the warm-up: cosine or linear decay to the end, wsd (constant, then linear decay), constant",
+    )
+    warmup_tokens: int | None = result(None, "length of the linear warm-up, in tokens", ge=0)
+    warmup_fraction: float | None = result(
+        None, "length of the warm-up as a share of the run (0.02 if neither is given)", ge=0.0, lt=1.0
+    )
+    decay_fraction: float = result(0.2, "wsd: the last share of the run that decays", gt=0.0, le=1.0)
+    final_fraction: float = result(0.1, "learning rate at the end, as a share of the peak", ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_tokens is not None and self.warmup_fraction is not None:
+            raise ValueError(
+                f"warmup_tokens={self.warmup_tokens} and warmup_fraction={self.warmup_fraction} "
+                "both set the warm-up; give one of them"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""MLflow: one run per stage under one run per recipe, and the model registry."""

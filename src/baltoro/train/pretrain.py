@@ -1,0 +1,302 @@
+"""A whole training run on one rank: claim, load, restore, train, export."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baltoro.checkpoint.checkpointer import Checkpointer, collect_abandoned
+from baltoro.checkpoint.head import Claim, Finished, Head, RunIdentity, claim_attempt
+from baltoro.checkpoint.state import TrainState, seed_rank
+from baltoro.core.errors import ConfigError
+from baltoro.core.storage import Storage, join
+from baltoro.data.feed import Feed
+from baltoro.data.order import StepOrder
+from baltoro.data.tokenizer import save_tokenizer
+from baltoro.models.export import write_hf_folder
+from baltoro.models.load import ModelPlan, build_model, decoder_blocks, load_weights
+from baltoro.models.weights import combined_digest, digest_folder
+from baltoro.optim.optimizer import build_optimizer
+from baltoro.optim.schedule import build_schedule
+from baltoro.parallel.fsdp2 import Fsdp2
+from baltoro.parallel.ranks import Ranks
+from baltoro.train.config import TrainConfig, total_steps
+from baltoro.train.hooks import CheckpointHook, Hook, Report, ReportHook, ValidationHook
+from baltoro.train.loop import train_steps
+from baltoro.train.loss import evaluate, next_token_loss_sum
+from baltoro.train.metrics import VALIDATION_LOSS, StepRecord
+
+if TYPE_CHECKING:
+    import torch
+
+    from baltoro.data.shards import TokenDataset
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run did, the same on every rank.
+
+    Attributes:
+        steps: steps done over all attempts.
+        tokens_seen: non-padding tokens consumed over all attempts.
+        loss_first: training loss of step 1, nats per token.
+        loss_last: training loss of the last step, nats per token.
+        validation_before: validation loss before step 1, nats per token; ``None`` without validation rows.
+        validation_after: the same after the last step.
+        tokens_per_second: non-padding tokens of this attempt's steps over the time of these steps.
+        attempt: number of this attempt.
+        resumed_from_step: steps that earlier attempts had done.
+        export_uri: the exported Hugging Face folder.
+        export_files: ``{name: (bytes, sha256)}`` of it.
+        export_digest: one SHA-256 over these.
+    """
+
+    steps: int
+    tokens_seen: int
+    loss_first: float | None
+    loss_last: float | None
+    validation_before: float | None
+    validation_after: float | None
+    tokens_per_second: float
+    attempt: int
+    resumed_from_step: int
+    export_uri: str
+    export_files: dict[str, tuple[int, str]]
+    export_digest: str
+
+
+class _Totals(Hook):
+    """Keeps what the result needs of the steps."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.seconds = 0.0
+
+    def step_end(self, record: StepRecord) -> None:
+        """Add the step."""
+        self.tokens += record.tokens
+        self.seconds += record.seconds
+
+
+def pretrain(
+    *,
+    config: TrainConfig,
+    plan: ModelPlan,
+    tokenizer: Any,
+    dataset: TokenDataset,
+    validation: TokenDataset | None,
+    storage: Storage,
+    run_uri: str,
+    identity: RunIdentity,
+    device: torch.device,
+    scratch: Path,
+    report: Report | None = None,
+    hooks: Sequence[Hook] = (),
+) -> TrainResult:
+    """Train a model from its beginning or its last checkpoint to its end, and export it.
+
+    Called by every rank of an initialised default process group whose backend serves ``device`` (``gloo`` for
+    CPU, ``nccl`` for CUDA, with ``torch.cuda.set_device`` done); the group stays initialised. A run that is
+    complete already is exported again, without training.
+
+    Args:
+        config: the run's settings.
+        plan: the model, the same on every rank; its weights folder must be readable on every node.
+        tokenizer: written beside the exported weights.
+        dataset: the training rows, opened on this rank and used by nothing else.
+        validation: held-out rows; ``None`` or none at all leaves validation out.
+        storage: gives access to ``run_uri``.
+        run_uri: folder of the run, the same on every rank and every attempt.
+        identity: fingerprints of settings and dataset, which a resumed run must share.
+        device: of this rank.
+        scratch: a folder on this machine, for files on their way to storage; ranks may share it.
+        report: called on every rank with due metrics (rank 0 usually shows them).
+        hooks: further hooks, run before the checkpoint of a step is taken.
+
+    Raises:
+        ConfigError: batch, length, schedule or parallel degrees do not fit the dataset or the workers.
+        ArtifactError: the run folder belongs to other settings or another dataset, or is damaged.
+        TrainingError: loss or gradient is not finite, or a newer attempt has claimed the run.
+        StorageError: a checkpoint or the export could not be written.
+    """
+    ranks = Ranks()
+    order = StepOrder(len(dataset), dataset.sequence_length, config.global_batch_tokens)
+    steps = total_steps(config, order)
+    order.accumulation(ranks.world_size, config.micro_batch)
+    schedule = build_schedule(
+        config.schedule,
+        learning_rate=config.optimizer.learning_rate,
+        steps=steps,
+        global_batch_tokens=config.global_batch_tokens,
+    )
+    _check_vocabulary(plan, tokenizer)
+    send = report or _report_nothing
+
+    seed_rank(config.seed, step=0, rank=ranks.rank)
+    strategy = Fsdp2(
+        config.parallel,
+        device=device,
+        precision=config.precision,
+        max_gradient_norm=config.optimizer.max_gradient_norm,
+    )
+    model = build_model(plan)
+    strategy.setup(
+        model,
+        blocks=decoder_blocks(model),
+        load=lambda sharded, assign: load_weights(sharded, plan, assign),
+        build_optimizer=lambda sharded: build_optimizer(sharded, config.optimizer),
+        loss_sum=next_token_loss_sum,
+    )
+
+    # Claimed only now: whatever is wrong with settings or weights has not cost an attempt.
+    claim, head = _claim(ranks, storage, run_uri, identity)
+    checkpointer = Checkpointer(config.checkpoint, claim=claim, device=device, scratch=scratch)
+    state = checkpointer.restore(strategy, head, seed=config.seed) or TrainState()
+    resumed_from_step = state.step
+
+    def measure() -> float:
+        assert validation is not None
+        return evaluate(
+            strategy,
+            validation,
+            ranks=ranks,
+            device=device,
+            micro_batch=config.micro_batch,
+            max_rows=config.evaluation.max_rows,
+        )
+
+    validates = validation is not None and len(validation) > 0
+    if validates and state.step == 0:
+        state = replace(state, initial_validation_loss=measure())
+        send(0, {VALIDATION_LOSS: state.initial_validation_loss or 0.0})
+    totals = _Totals()
+    all_hooks: list[Hook] = [totals, ReportHook(send, every_steps=config.log_every_steps, total_steps=steps)]
+    if validates and config.evaluation.every_steps is not None:
+        all_hooks.append(
+            ValidationHook(measure, send, every_steps=config.evaluation.every_steps, total_steps=steps)
+        )
+    all_hooks += hooks
+    all_hooks.append(
+        CheckpointHook(checkpointer, strategy, every_steps=config.checkpoint.every_steps, total_steps=steps)
+    )
+    with Feed(
+        dataset,
+        order,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        micro_batch=config.micro_batch,
+        start_step=state.step,
+        stop_step=steps,
+    ) as feed:
+        state = train_steps(
+            strategy, feed, schedule=schedule, state=state, ranks=ranks, device=device, hooks=all_hooks
+        )
+    validation_after = measure() if validates else None
+    if validation_after is not None:
+        send(state.step, {VALIDATION_LOSS: validation_after})
+    export_uri, files, digest = _export(
+        strategy=strategy,
+        plan=plan,
+        tokenizer=tokenizer,
+        config=config,
+        claim=claim,
+        state=state,
+        ranks=ranks,
+        scratch=scratch,
+    )
+    return TrainResult(
+        steps=state.step,
+        tokens_seen=state.tokens_seen,
+        loss_first=state.first_loss,
+        loss_last=state.last_loss,
+        validation_before=state.initial_validation_loss,
+        validation_after=validation_after,
+        tokens_per_second=totals.tokens / totals.seconds if totals.seconds else 0.0,
+        attempt=claim.attempt,
+        resumed_from_step=resumed_from_step,
+        export_uri=export_uri,
+        export_files=files,
+        export_digest=digest,
+    )
+
+
+def _report_nothing(step: int, metrics: Mapping[str, float]) -> None:
+    pass
+
+
+def _check_vocabulary(plan: ModelPlan, tokenizer: Any) -> None:
+    if len(tokenizer) > plan.vocabulary_size:
+        raise ConfigError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {plan.vocabulary_size} rows; "
+            "plan the model with this tokenizer"
+        )
+
+
+def _claim(ranks: Ranks, storage: Storage, run_uri: str, identity: RunIdentity) -> tuple[Claim, Head]:
+    """Claim the next attempt on rank 0 and clear away what abandoned ones left; every rank learns of it."""
+
+    def claim_on_first() -> tuple[Claim, Head]:
+        claim, head = claim_attempt(storage, run_uri, identity, world_size=ranks.world_size)
+        removed = collect_abandoned(claim, head)
+        _logger.info(
+            "%s: attempt %d on %d ranks, %s%s",
+            run_uri,
+            claim.attempt,
+            ranks.world_size,
+            f"resuming after step {head.checkpoints[-1].step}" if head.checkpoints else "from the beginning",
+            f"; removed unpublished {', '.join(removed)}" if removed else "",
+        )
+        return claim, head
+
+    return ranks.first(claim_on_first)
+
+
+def _export(
+    *,
+    strategy: Fsdp2,
+    plan: ModelPlan,
+    tokenizer: Any,
+    config: TrainConfig,
+    claim: Claim,
+    state: TrainState,
+    ranks: Ranks,
+    scratch: Path,
+) -> tuple[str, dict[str, tuple[int, str]], str]:
+    """Write, upload and publish the export; return its URI, files and digest, on every rank."""
+    name = f"export-attempt-{claim.attempt:04d}"
+    local = scratch / name
+    export_uri = join(claim.run_uri, name)
+
+    def write() -> None:
+        parameters = strategy.full_parameters()
+        try:
+            if ranks.rank == 0:
+                shutil.rmtree(local, ignore_errors=True)
+            write_hf_folder(
+                local if ranks.rank == 0 else None,
+                plan=plan,
+                parameters=parameters,
+                save_tokenizer=lambda folder: save_tokenizer(tokenizer, folder),
+                dtype=config.precision,
+            )
+        finally:
+            # If writing failed here, the other ranks still wait in the gathers that are left.
+            for _ in parameters:
+                pass
+
+    def publish() -> tuple[dict[str, tuple[int, str]], str]:
+        files = digest_folder(local)
+        digest = combined_digest(files)
+        claim.storage.upload_folder(local, export_uri)
+        shutil.rmtree(local)
+        claim.publish_finished(Finished(step=state.step, export=name, digest=digest))
+        return {name: (file.size_bytes, file.sha256) for name, file in files.items()}, digest
+
+    ranks.each(write)
+    return export_uri, *ranks.first(publish)

@@ -1,0 +1,43 @@
+import pytest
+from pydantic import ValidationError
+
+from baltoro.core.config import result_fields
+from baltoro.core.errors import ConfigError
+from baltoro.data.order import StepOrder
+from baltoro.train.config import TrainConfig, total_steps
+
+ORDER = StepOrder(total_rows=103, sequence_length=10, global_batch_tokens=50)
+
+
+def steps(**settings):
+    return total_steps(TrainConfig(global_batch_tokens=50, **settings), ORDER)
+
+
+def test_the_length_is_given_in_steps_tokens_or_passes():
+    assert steps(steps=7) == 7
+    assert steps(tokens=399) == 7
+    assert steps(epochs=1) == steps() == 20
+
+
+def test_two_lengths_are_refused():
+    with pytest.raises(ValidationError, match="steps=3 and tokens=100 each set the length"):
+        TrainConfig(steps=3, tokens=100)
+
+
+def test_less_than_one_step_is_refused():
+    with pytest.raises(ConfigError, match="tokens=49 is less than one step of global_batch_tokens=50"):
+        steps(tokens=49)
+    with pytest.raises(ConfigError, match=r"103 rows of 10 tokens, less than one step .*\(200 rows\)"):
+        total_steps(TrainConfig(global_batch_tokens=2000), StepOrder(103, 10, 2000))
+
+
+def test_more_steps_than_the_dataset_has_are_refused():
+    with pytest.raises(ConfigError, match="21 steps of 5 rows need 105 rows"):
+        steps(steps=21)
+
+
+def test_how_the_work_is_spread_is_not_fingerprinted():
+    fields = result_fields(TrainConfig())
+    assert "optimizer.learning_rate" in fields
+    assert "schedule.shape" in fields
+    assert not {"micro_batch", "strategy", "parallel.dp_shard", "checkpoint.keep_last"} & fields.keys()
