@@ -9,12 +9,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
 if TYPE_CHECKING:
     from baltoro.jobs.recipe import Recipe
+    from baltoro.papers.config import InputFormat
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
 
@@ -78,6 +79,7 @@ def main(verbose: bool) -> None:
     is not yet done: papers are read and cleaned into a corpus, tokenised and packed, a model is trained on
     them and registered in MLflow. Every value of a recipe can be changed on the command line:
 
+    \b
         baltoro run RECIPE pretrain.steps=200 corpus.sources.0.uri=s3://bucket/papers
     """
     logging.basicConfig(
@@ -100,7 +102,8 @@ def main(verbose: bool) -> None:
 def run(recipe: str, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Build every stage of RECIPE that is not yet done.
 
-    RECIPE is a YAML file, or the name of one that comes with Baltoro (demo).
+    RECIPE is a YAML file, or the name of one that comes with Baltoro (demo). SECTION.KEY=VALUE changes one of
+    its values, for example pretrain.steps=20; `baltoro config show RECIPE` lists them all.
     """
     loaded = load(recipe, overrides)
     if dry_run:
@@ -146,10 +149,15 @@ def _execute(loaded: Recipe, target: str, as_json: bool, *, build_parents: bool,
         click.echo(closing_lines(loaded, stages, target if not whole else None))
 
 
+_RECIPE_HELP = """RECIPE is a YAML file, or the name of one that comes with Baltoro (demo). Parents that are
+missing are built first. SECTION.KEY=VALUE changes one of the recipe's values, for example
+corpus.sources.0.uri=./papers; `baltoro config show RECIPE` lists them all."""
+
+
 def stage_command(group: click.Group, name: str, stage: str, help_text: str) -> None:
     """Add a command that builds one stage."""
 
-    @group.command(name, help=help_text)
+    @group.command(name, help=f"{help_text}\n\n{_RECIPE_HELP}")
     @recipe_arguments
     @click.option("--no-parents", is_flag=True, help="Refuse, instead of building, when a parent is missing.")
     @click.option("--dry-run", is_flag=True, help="Only say what is done, new or stale, and why.")
@@ -204,34 +212,40 @@ def papers() -> None:
 )
 @click.option("--format", "input_format", default="auto", show_default=True, help="Force an input format.")
 @click.option("--text-column", default=None, help="The text column of JSONL or Parquet records.")
-@click.option("--json", "as_json", is_flag=True, help="Print the paper's record instead of its text.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record, or the reject, as JSON.")
 @expected_errors
-def papers_show(
-    file: str, style: str, input_format: str, text_column: str | None, as_json: bool
-) -> None:
-    """Print one paper as a model will read it, its record, or why it is rejected (exit code 2)."""
+def papers_show(file: str, style: str, input_format: str, text_column: str | None, as_json: bool) -> None:
+    """Print one paper as a model will read it, its record, or why it is rejected (exit code 2).
+
+    FILE_OR_URI is a file (also .gz, .zst, .tar, or a table of many papers), a folder, or an s3:// URI. With
+    --json a single record is printed as it is; several as {"papers": [...], "rejects": [...]}.
+    """
+    from dataclasses import asdict
+
     from baltoro.core.storage import absolute_uri
     from baltoro.papers import Reject, read
     from baltoro.papers.renderers import render
     from baltoro.papers.schema import paper_to_dict
 
-    rejected: list[Reject] = []
-    records: list[Any] = []
-    for record in read(absolute_uri(file), format=input_format, text_column=text_column):
+    papers: list[dict[str, Any]] = []
+    rejects: list[dict[str, Any]] = []
+    shown = 0
+    declared = cast("InputFormat", input_format)
+    for record in read(absolute_uri(file), format=declared, text_column=text_column):
         if isinstance(record, Reject):
-            rejected.append(record)
+            rejects.append(asdict(record))
+            say(f"rejected: {record.paper_id}: {record.reason}: {record.detail}")
         elif as_json:
-            records.append(paper_to_dict(record))
+            papers.append(paper_to_dict(record))
         else:
-            if records:
+            if shown:
                 click.echo("\n" + "─" * 80 + "\n")
             click.echo(render(record, style))
-            records.append(record.paper_id)
-    if as_json and records:
-        print_json(records[0] if len(records) == 1 else {"papers": records})
-    for reject in rejected:
-        say(f"rejected: {reject.paper_id}: {reject.reason}: {reject.detail}")
-    if rejected:
+            shown += 1
+    if as_json:
+        records = papers + rejects
+        print_json(records[0] if len(records) == 1 else {"papers": papers, "rejects": rejects})
+    if rejects:
         sys.exit(2)
 
 
@@ -245,7 +259,11 @@ def config_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @expected_errors
 def config_show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print RECIPE with every default, variable and override in place."""
+    """Print RECIPE with every default, variable and override in place.
+
+    RECIPE is a YAML file, or the name of one that comes with Baltoro (demo). SECTION.KEY=VALUE changes one of
+    its values; so does a variable BALTORO__SECTION__KEY, which ranks below it. What is printed is a recipe.
+    """
     from baltoro.core.config import dump_yaml
 
     loaded = load(recipe, overrides)
@@ -269,7 +287,7 @@ def config_schema() -> None:
 @click.option("--from", "name", default="demo", show_default=True, help="The packaged recipe to start from.")
 @expected_errors
 def init(directory: Path, name: str) -> None:
-    """Write an annotated recipe into DIRECTORY."""
+    """Write an annotated recipe into DIRECTORY, which is made if needed; an existing file is never replaced."""
     from baltoro.jobs.initialise import initialise
 
     path = initialise(directory, name)
@@ -285,14 +303,16 @@ def init(directory: Path, name: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 @expected_errors
 def doctor(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check this machine, and what RECIPE needs of it; a remedy stands beside every problem."""
+    """Check this machine, and what RECIPE needs of it; a remedy stands beside every problem.
+
+    Without RECIPE (a YAML file, or the name of one that comes with Baltoro) only the machine is checked.
+    SECTION.KEY=VALUE changes one of its values. The exit code is 2 when something must be mended.
+    """
     from baltoro.jobs.doctor import check_machine, describe_checks
 
     checks = check_machine(load(recipe, overrides) if recipe else None)
     if as_json:
-        print_json(
-            {c.name: {"status": c.status, "found": c.found, "remedy": c.remedy} for c in checks}
-        )
+        print_json({c.name: {"status": c.status, "found": c.found, "remedy": c.remedy} for c in checks})
     else:
         click.echo(describe_checks(checks))
     if any(check.status == "problem" for check in checks):
@@ -318,13 +338,15 @@ def model_import(source: str, recipe: str | None, root: str | None, as_json: boo
     """
     from baltoro.core.storage import Storage, absolute_uri
     from baltoro.jobs.model import import_model
-    from baltoro.jobs.recipe import StorageConfig
+    from baltoro.jobs.recipe import StorageConfig, absolute_base
+    from baltoro.jobs.runner import stage_summary
 
     storage_config = load(recipe, ()).storage if recipe else StorageConfig()
     root_uri = absolute_uri(root or storage_config.root)
+    source = absolute_base(source, Path.cwd())
     artifact = import_model(Storage(storage_config.profiles), root_uri, source, say=say)
     if as_json:
-        print_json({"artifact": artifact.uri, **artifact.manifest.extra.get("summary", {})})
+        print_json(stage_summary(artifact))
     else:
         click.echo(f"{artifact.uri}\nUse it with model.base={source}")
 

@@ -141,6 +141,8 @@ _RecipeLoader.add_implicit_resolver(
 def _construct_mapping(loader: _RecipeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node)
         if not isinstance(key, str):
             raise ConfigError(
@@ -159,17 +161,18 @@ _RecipeLoader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Return the value of a YAML text.
+    """Return the value of a YAML text; what an alias repeats is a copy, so that each can be overridden alone.
 
     Args:
         text: the YAML.
         origin: the file or option it came from, for messages.
 
     Raises:
-        ConfigError: not YAML, a duplicate key, or a value with no JSON form; names line and column.
+        ConfigError: not YAML, a duplicate key, or a value with no JSON form; names line and column, or the
+            value's path.
     """
     try:
-        return yaml.load(text, Loader=_RecipeLoader)  # noqa: S506  (derives from SafeLoader)
+        return _json_copy(yaml.load(text, Loader=_RecipeLoader), "", origin)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error.message}") from None
     except yaml.MarkedYAMLError as error:
@@ -178,6 +181,22 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise ConfigError(f"{origin}{where}: not valid YAML: {error.problem}; correct that line") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: not valid YAML: {error}") from None
+
+
+def _json_copy(value: Any, path: str, origin: str) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _json_copy(item, f"{path}.{key}" if path else key, origin) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_json_copy(item, f"{path}.{index}", origin) for index, item in enumerate(value)]
+    where = f"{path}: " if path else ""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}{value} is not a number a recipe can hold; give a finite one")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    kind = type(value).__name__
+    raise ConfigError(f"{where}{value!r} ({kind}) is not a value a recipe can hold; put it in quotes")
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
@@ -215,7 +234,9 @@ def apply_override(data: dict[str, Any], assignment: str) -> None:
     """
     path, equals, text = assignment.partition("=")
     if not equals or not path or any(not part for part in path.split(".")):
-        raise ConfigError(f"{assignment!r}: an override is written section.key=value, for example pretrain.steps=20")
+        raise ConfigError(
+            f"{assignment!r}: an override is written section.key=value, for example pretrain.steps=20"
+        )
     set_path(data, path.split("."), parse_yaml(text, f"override {path}") if text else None, path)
 
 
@@ -249,10 +270,20 @@ def set_path(data: dict[str, Any], parts: Sequence[str], value: Any, path: str) 
 
 
 def environment_overrides(environment: Mapping[str, str]) -> Iterator[tuple[list[str], str, str]]:
-    """Yield ``(path parts, text, variable name)`` of every ``BALTORO__SECTION__KEY`` variable, sorted."""
+    """Yield ``(path parts, text, variable name)`` of every ``BALTORO__SECTION__KEY`` variable, sorted.
+
+    Raises:
+        ConfigError: a variable that names no key.
+    """
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
-            yield name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), environment[name], name
+            parts = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
+            if not all(parts):
+                raise ConfigError(
+                    f"{name}: such a variable is named {ENVIRONMENT_PREFIX}SECTION__KEY, for example "
+                    f"{ENVIRONMENT_PREFIX}PRETRAIN__STEPS; rename or unset it"
+                )
+            yield parts, environment[name], name
 
 
 # --------------------------------------------------------------------------------------------------
@@ -266,7 +297,7 @@ def decode(model: type[Model], data: Mapping[str, Any], origin: str) -> Model:
 
     Args:
         model: the config class.
-        data: what YAML gave.
+        data: plain JSON values, as :func:`parse_yaml` returns them.
         origin: the recipe's name, for messages.
 
     Raises:
@@ -274,22 +305,21 @@ def decode(model: type[Model], data: Mapping[str, Any], origin: str) -> Model:
     """
     try:
         # JSON mode is strict about kinds, yet takes a list where a tuple is declared.
-        text = json.dumps(data, default=_refuse_json)
-        return model.model_validate_json(text, strict=True)
+        return model.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        lines = [describe_error(model, detail) for detail in error.errors()]
-        raise ConfigError(f"{origin}: " + "\n  ".join(["the recipe has mistakes:", *dict.fromkeys(lines)])) from None
-
-
-def _refuse_json(value: Any) -> Any:
-    raise ConfigError(f"{value!r} ({type(value).__name__}) is not a value a recipe can hold; put it in quotes")
+        lines = list(dict.fromkeys(describe_error(model, detail) for detail in error.errors()))
+        if len(lines) > 1:
+            lines.insert(0, f"the recipe has {len(lines)} mistakes:")
+        raise ConfigError(f"{origin}: " + "\n  ".join(lines)) from None
 
 
 def describe_error(model: type[BaseModel], detail: ErrorDetails) -> str:
     """Return one sentence for a pydantic error: path, value, what is allowed, what to write instead."""
-    location = [part for part in detail["loc"] if not _is_union_tag(part)]
+    location = detail["loc"]
     path = ".".join(str(part) for part in location)
-    kind, given = detail["type"], _short(detail.get("input"))
+    # A profile is where a secret may have been put by mistake; it must not end up in a log.
+    secret = path.startswith("storage.profiles")
+    kind, given = detail["type"], "this value" if secret else _short(detail.get("input"))
     if kind == "extra_forbidden":
         owner = _model_at(model, location[:-1])
         names = sorted(field.alias or name for name, field in owner.model_fields.items()) if owner else []
@@ -316,22 +346,28 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _is_union_tag(part: int | str) -> bool:
-    # Pydantic names the branch of a union in the location, for example "list[str]" or "constrained-str".
-    return isinstance(part, str) and bool(re.search(r"[\[\]\-]|^(int|str|float|bool|none)$", part))
-
-
 def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
     current: Any = model
+    inside_container = False
     for part in location:
-        if isinstance(part, int):
+        if inside_container:  # an index of a list, or a key that the recipe's author chose
+            inside_container = False
             continue
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            by_name = {field.alias or name: field for name, field in current.model_fields.items()}
-            field = by_name.get(str(part))
-            current = field.annotation if field else None
-        current = _unwrap(current)
+        if not (isinstance(current, type) and issubclass(current, BaseModel)):
+            return None
+        by_name = {field.alias or name: field for name, field in current.model_fields.items()}
+        field = by_name.get(str(part))
+        annotation = field.annotation if field else None
+        current = _unwrap(annotation)
+        inside_container = _is_container(annotation)
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _is_container(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType, typing.Annotated):
+        return any(_is_container(argument) for argument in typing.get_args(annotation))
+    return origin in (list, tuple, dict, Sequence, Mapping)
 
 
 def _unwrap(annotation: Any) -> Any:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from baltoro.corpus.documents import FILTER_REASONS
 from baltoro.papers.schema import READ_REASONS
 
-_REJECTS_SHOWN = 200
+_ROWS_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class DataCard:
                     source=source,
                     papers_read=len(mine),
                     rejected=sum(row["reason"] is not None for row in mine),
-                    duplicates=sum(row["paper_id"] in copies for row in mine),
+                    duplicates=sum(row["reason"] is None and row["paper_id"] in copies for row in mine),
                     kept=sum(row["reason"] is None and row["paper_id"] not in copies for row in mine),
                 )
             )
@@ -101,7 +101,7 @@ class DataCard:
             splits=dict(documents_by_split),
             licenses=_counted(row["license"] for row in kept),
             years={
-                str(year): count
+                "not stated" if year is None else str(year): count
                 for year, count in sorted(
                     Counter(row["year"] for row in kept).items(), key=lambda item: (item[0] is None, item[0])
                 )
@@ -126,6 +126,9 @@ def card_files(card: DataCard) -> dict[str, bytes]:
     picture = length_histogram(card.lengths_characters, title=f"{card.name}: document lengths")
     record = asdict(card)
     record["lengths_characters"] = length_summary(card.lengths_characters)
+    # All of them stand in rejects.parquet and duplicates.parquet; of a large corpus they would fill the card.
+    record["rejects"] = record["rejects"][:_ROWS_SHOWN]
+    record["duplicates"] = record["duplicates"][:_ROWS_SHOWN]
     return {
         "index.html": render_html(card, picture).encode(),
         "card.json": json.dumps(record, indent=2, ensure_ascii=False).encode(),
@@ -156,7 +159,7 @@ def length_histogram(lengths: Sequence[int], *, title: str) -> bytes:
     axes = figure.subplots()
     if lengths:
         low, high = max(1, min(lengths)), max(lengths)
-        bins = np.geomspace(low, max(high, low * 1.1), 31)
+        bins = np.geomspace(low, max(high, low * 1.1), 31).tolist()
         axes.hist(lengths, bins=bins, color="#3b6ea5", edgecolor="white", linewidth=0.5)
         median = float(np.median(lengths))
         axes.axvline(median, color="#c44e52", linewidth=1.5, label=f"median {median:,.0f}")
@@ -210,6 +213,7 @@ _TEMPLATE = """<!doctype html>
 <h2>Duplicates</h2>
 {% if card.duplicates %}<table><tr><th>paper<th>gave way to<th>kind</tr>
 {% for row in card.duplicates[:shown] %}<tr><td><code>{{ row.paper_id }}</code><td><code>{{ row.kept_paper_id }}</code><td>{{ row.kind }}</tr>{% endfor %}</table>
+{% if card.duplicates | length > shown %}<p class="muted">{{ card.duplicates | length - shown }} more stand in duplicates.parquet.</p>{% endif %}
 {% else %}<p class="muted">none</p>{% endif %}
 </body></html>
 """
@@ -243,5 +247,5 @@ def render_html(card: DataCard, picture: bytes) -> str:
         picture=base64.b64encode(picture).decode(),
         tables=tables,
         meanings=READ_REASONS | FILTER_REASONS,
-        shown=_REJECTS_SHOWN,
+        shown=_ROWS_SHOWN,
     )

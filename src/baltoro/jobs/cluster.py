@@ -27,6 +27,27 @@ def required_cpus(recipe: Recipe) -> int:
     return recipe.cluster.workers * recipe.cluster.cpus_per_worker + SPARE_CPUS
 
 
+def given_address(recipe: Recipe) -> str | None:
+    """Return the address of the cluster to join, or ``None`` for a Ray of this machine, started for the run."""
+    return recipe.cluster.address or os.environ.get("RAY_ADDRESS")
+
+
+def local_cpus(recipe: Recipe) -> int:
+    """Return the logical CPUs that a local Ray gets; they may exceed the real ones.
+
+    Raises:
+        ConfigError: ``cluster.local_cpus`` is below what the workers need.
+    """
+    needed = required_cpus(recipe)
+    cpus = recipe.cluster.local_cpus or max(os.cpu_count() or 1, needed)
+    if cpus < needed:
+        raise ConfigError(
+            f"cluster.local_cpus: {cpus} is too few for cluster.workers={recipe.cluster.workers}: training and "
+            f"data tasks would wait for each other for ever; give at least {needed}, or leave it empty"
+        )
+    return cpus
+
+
 @contextlib.contextmanager
 def connected(recipe: Recipe) -> Iterator[None]:
     """Connect to Ray for the duration of a ``with`` block.
@@ -51,14 +72,18 @@ def connected(recipe: Recipe) -> Iterator[None]:
         with _own_errors():
             yield
         return
-    address = recipe.cluster.address or os.environ.get("RAY_ADDRESS")
-    settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    address = given_address(recipe)
+    settings: dict[str, object] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
     if address:
         try:
             ray.init(address=address, **settings)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise PlatformError(
-                f"the Ray cluster at {address} cannot be reached ({str(error).splitlines()[0]}); start one with "
+                f"the Ray cluster at {address} cannot be reached ({_first_line(error)}); start one with "
                 "`ray start --head`, correct cluster.address or RAY_ADDRESS, or unset both to use a local Ray"
             ) from None
     else:
@@ -69,6 +94,10 @@ def connected(recipe: Recipe) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextlib.contextmanager
@@ -88,16 +117,10 @@ def _own_errors() -> Iterator[None]:
 
 
 def start_local(recipe: Recipe, settings: dict[str, object]) -> None:
-    """Start a Ray on this machine with enough logical CPUs (they may exceed the real ones)."""
+    """Start a Ray on this machine with enough logical CPUs."""
     import ray
 
-    needed = required_cpus(recipe)
-    cpus = recipe.cluster.local_cpus or max(os.cpu_count() or 1, needed)
-    if cpus < needed:
-        raise ConfigError(
-            f"cluster.local_cpus: {cpus} is too few for cluster.workers={recipe.cluster.workers}: training and "
-            f"data tasks would wait for each other for ever; give at least {needed}, or leave it empty"
-        )
+    cpus = local_cpus(recipe)
     for attempt in range(1, _LOCAL_START_ATTEMPTS + 1):
         try:
             ray.init(num_cpus=cpus, include_dashboard=False, **settings)

@@ -11,7 +11,7 @@ from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
 from baltoro.core.errors import InputError
 from baltoro.jobs.stages import Context, Stage, StageOutput
-from baltoro.tracking.mlflow import StageRun
+from baltoro.tracking.mlflow import StageRun, Tracker
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +27,8 @@ def corpus_inputs(context: Context) -> dict[str, Any]:
         inputs[f"corpus.sources.{index}.objects"] = len(listing.objects)
         inputs[f"corpus.sources.{index}.listing"] = listing.digest()
         if listing.source.metadata is not None:
+            # The table counts by content, wherever it stands.
+            inputs.pop(f"corpus.sources.{index}.metadata.uri", None)
             table = context.storage.read_bytes(listing.source.metadata.uri)
             inputs[f"corpus.sources.{index}.metadata.digest"] = hashlib.sha256(table).hexdigest()[:16]
     return inputs
@@ -97,7 +99,7 @@ def build_corpus(
             "documents": summary.kept,
             "bytes": summary.text_bytes,
         },
-        extra={"documents_by_split": summary.documents_by_split, "data_card": "card/index.html"},
+        extra={"documents_by_split": summary.documents_by_split},
     )
 
 
@@ -126,7 +128,9 @@ def refuse_unusable(records: pa.Table, rejects: pa.Table) -> None:
         counts: dict[str, int] = {}
         for reason in rejects.column("reason").to_pylist():
             counts[reason] = counts.get(reason, 0) + 1
-        examples = [f"{row['uri']}: {row['reason']} ({row['detail']})" for row in rejects.slice(0, 3).to_pylist()]
+        examples = [
+            f"{row['uri']}: {row['reason']} ({row['detail']})" for row in rejects.slice(0, 3).to_pylist()
+        ]
         raise InputError(
             f"none of the {records.num_rows} records of corpus.sources can be used: "
             + ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
@@ -136,4 +140,20 @@ def refuse_unusable(records: pa.Table, rejects: pa.Table) -> None:
         )
 
 
-CORPUS = Stage(name="corpus", kind="corpus", version=1, parents=(), inputs=corpus_inputs, build=build_corpus)
+def locate_card(
+    context: Context, artifact: Artifact, tracker: Tracker, run: StageRun | None
+) -> dict[str, Any]:
+    """Return where the data card stands; not kept in the manifest, since a root may be copied elsewhere."""
+    del context, tracker, run
+    return {"data_card": artifact.uri_of("card/index.html")}
+
+
+CORPUS = Stage(
+    name="corpus",
+    kind="corpus",
+    version=1,
+    parents=(),
+    inputs=corpus_inputs,
+    build=build_corpus,
+    finish=locate_card,
+)

@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,21 +36,15 @@ class Check:
 
 def check_machine(recipe: Recipe | None) -> list[Check]:
     """Run every check; with a recipe also those of its storage, tracking and cluster."""
-    checks: list[Callable[[], Check]] = [
-        check_python,
-        check_torch,
-        check_devices,
-        check_bf16,
-        check_nf4,
-        check_compiler,
-        check_shared_memory,
-        check_ray,
-    ]
-    results = [check() for check in checks]
+    results = [check_python(), check_torch()]
+    if results[-1].status == "ok":
+        results.extend([check_devices(), check_bf16(), check_nf4()])
+    results.extend([check_compiler(), check_shared_memory(), check_ray()])
     folder = Path.cwd()
     if recipe is not None and is_local(recipe.storage.root):
         folder = local_path(recipe.storage.root)
-    results.append(check_disk(folder))
+    results.append(check_disk("disk", folder))
+    results.append(check_disk("temporary disk", Path(tempfile.gettempdir())))
     if recipe is not None:
         results.extend(check_recipe(recipe))
     return results
@@ -88,7 +82,9 @@ def check_torch() -> Check:
     except (ImportError, OSError) as error:
         return Check("torch", "problem", f"does not import: {error}", "run make setup again")
     if not dist.is_available() or not dist.is_gloo_available():
-        return Check("torch", "problem", f"{torch.__version__} without gloo", "install the PyTorch of the lock file")
+        return Check(
+            "torch", "problem", f"{torch.__version__} without gloo", "install the PyTorch of the lock file"
+        )
     return Check("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
 
 
@@ -114,7 +110,9 @@ def check_bf16() -> Check:
     except RuntimeError as error:
         return Check("bf16", "note", f"fails on {device}: {error}", "set pretrain.precision=float32")
     if not right:
-        return Check("bf16", "problem", f"wrong result on {device}", "set pretrain.precision=float32 and report this")
+        return Check(
+            "bf16", "problem", f"wrong result on {device}", "set pretrain.precision=float32 and report this"
+        )
     if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return Check("bf16", "note", "emulated by this GPU, slow", "set pretrain.precision=float32")
     return Check("bf16", "ok", f"works on {device}")
@@ -123,7 +121,9 @@ def check_bf16() -> Check:
 def check_nf4() -> Check:
     """4-bit NF4 quantisation round-trips (bitsandbytes, an optional extra)."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        return Check("nf4", "note", "bitsandbytes is not installed", "pip install 'baltoro[nf4]' to load 4-bit bases")
+        return Check(
+            "nf4", "note", "bitsandbytes is not installed", "pip install 'baltoro[nf4]' to load 4-bit bases"
+        )
     try:
         import bitsandbytes.functional as quantisation
         import torch
@@ -134,7 +134,10 @@ def check_nf4() -> Check:
         error = float((quantisation.dequantize_4bit(packed, state) - weights).abs().mean())
     except (ImportError, OSError, RuntimeError, NotImplementedError) as failure:
         return Check(
-            "nf4", "note", f"does not work here: {failure}", "use full-precision bases, or reinstall bitsandbytes"
+            "nf4",
+            "note",
+            f"does not work here: {failure}",
+            "use full-precision bases, or reinstall bitsandbytes",
         )
     if error > 0.1:
         return Check("nf4", "problem", f"mean error {error:.3f} after a round trip", "reinstall bitsandbytes")
@@ -159,36 +162,40 @@ def check_shared_memory() -> Check:
     total = shutil.disk_usage(folder).total
     found = f"/dev/shm of {total / _GIB:.1f} GiB"
     if total < _MIN_SHARED_MEMORY_BYTES:
-        return Check("shared memory", "note", found, "Ray falls back to disk; give the container --shm-size=4g or more")
+        return Check(
+            "shared memory", "note", found, "Ray falls back to disk; give the container --shm-size=4g or more"
+        )
     return Check("shared memory", "ok", found)
 
 
 def check_ray() -> Check:
     """Ray imports with what data, training and jobs need."""
-    missing = [module for module in ("ray", "ray.data", "ray.train") if importlib.util.find_spec(module) is None]
-    if missing:
-        return Check("ray", "problem", f"{missing[0]} does not import", "run make setup again")
-    import ray
-
+    try:
+        import ray
+        import ray.data
+        import ray.train
+    except (ImportError, OSError) as error:
+        return Check("ray", "problem", f"does not import: {error}", "run make setup again")
     address = os.environ.get("RAY_ADDRESS")
     return Check("ray", "ok", f"{ray.__version__}, " + (f"cluster {address}" if address else "local"))
 
 
-def check_disk(folder: Path) -> Check:
-    """Free space where artifacts go."""
+def check_disk(name: str, folder: Path) -> Check:
+    """Free space where artifacts go, or what is worked on for a while."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     found = f"{free / _GIB:.1f} GiB free at {folder}"
     if free < _MIN_DISK_BYTES:
-        return Check("disk", "note", found, "free some space, or point storage.root at a larger disk")
-    return Check("disk", "ok", found)
+        setting = "TMPDIR" if name == "temporary disk" else "storage.root"
+        return Check(name, "note", found, f"free some space, or point {setting} at a larger disk")
+    return Check(name, "ok", found)
 
 
 def check_recipe(recipe: Recipe) -> Iterator[Check]:
     """Rights on the recipe's storage, its sources, its tracking store and its cluster's size."""
     from baltoro.corpus.listing import list_source
-    from baltoro.jobs.cluster import required_cpus
+    from baltoro.jobs.cluster import local_cpus, required_cpus
     from baltoro.jobs.runner import make_tracker
 
     storage = Storage(recipe.storage.profiles)
@@ -201,7 +208,9 @@ def check_recipe(recipe: Recipe) -> Iterator[Check]:
         name = f"source {source.name}"
         try:
             listing = list_source(index, source, storage)
-            yield Check(name, "ok", f"{len(listing.objects)} files, {listing.size_bytes / 1e6:.1f} MB at {source.uri}")
+            yield Check(
+                name, "ok", f"{len(listing.objects)} files, {listing.size_bytes / 1e6:.1f} MB at {source.uri}"
+            )
         except BaltoroError as error:
             yield Check(name, "problem", source.uri, error.message)
     tracker = make_tracker(recipe)
@@ -210,8 +219,12 @@ def check_recipe(recipe: Recipe) -> Iterator[Check]:
         yield Check("mlflow", "ok", tracker.uri)
     except BaltoroError as error:
         yield Check("mlflow", "problem", tracker.uri, error.message)
-    needed = required_cpus(recipe)
-    yield Check("cluster", "ok", f"{recipe.cluster.workers} workers, needs {needed} logical CPUs")
+    found = f"{recipe.cluster.workers} workers, needs {required_cpus(recipe)} logical CPUs"
+    try:
+        local_cpus(recipe)
+        yield Check("cluster", "ok", found)
+    except BaltoroError as error:
+        yield Check("cluster", "problem", found, error.message)
     if recipe.cluster.use_gpu:
         import torch
 
@@ -222,5 +235,3 @@ def check_recipe(recipe: Recipe) -> Iterator[Check]:
                 "no GPU on this machine",
                 "set cluster.use_gpu=false, or cluster.address to a cluster with GPUs",
             )
-    with tempfile.TemporaryDirectory() as folder:
-        yield check_disk(Path(folder))

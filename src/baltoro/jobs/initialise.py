@@ -18,7 +18,7 @@ def initialise(directory: Path, name: str) -> Path:
     recipes = packaged_recipes()
     if name not in recipes:
         nearest = difflib.get_close_matches(name, recipes, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        hint = f", did you mean {nearest[0]}?" if nearest else "."
         raise ConfigError(f"--from {name}: no such recipe{hint} Baltoro comes with: {', '.join(recipes)}")
     target = directory / f"{name}.yaml"
     if target.exists():

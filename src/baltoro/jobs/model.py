@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from baltoro.core.artifacts import Artifact, ArtifactStore, ArtifactWriter, fingerprint_of
-from baltoro.core.storage import Storage, is_local, local_path
+from baltoro.core.errors import InputError
+from baltoro.core.storage import Storage
 from baltoro.jobs.stages import Context, Stage, StageOutput
-from baltoro.models.import_base import base_kind, import_base_model, missing_base
+from baltoro.models.import_base import base_kind, import_base_model
 from baltoro.tracking.mlflow import StageRun
 
 MODEL_FOLDER = "model"
 """Folder of the Hugging Face model inside the artifact's writer folder."""
 
-_VERSION = 1
+_NAME_CHARACTERS = 100
 
 
 def is_preset(base: str) -> bool:
@@ -28,31 +29,41 @@ def is_preset(base: str) -> bool:
 
 def artifact_name(base: str) -> str:
     """Return the name a base model's artifact has, whatever recipe asked for it."""
-    last_parts = base.rstrip("/").split("/")[-2:] if base_kind(base) == "hub" else [base.rstrip("/").split("/")[-1]]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(last_parts)).strip("-.") or "model"
+    last_parts = (
+        base.rstrip("/").split("/")[-2:] if base_kind(base) == "hub" else [base.rstrip("/").split("/")[-1]]
+    )
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(last_parts))
+    return name.lstrip("-._")[:_NAME_CHARACTERS].rstrip("-.") or "model"
 
 
 def base_inputs(base: str, storage: Storage) -> dict[str, Any]:
     """Return what identifies a base model: its content, or its id on a hub.
 
     Raises:
-        InputError: the path or URI does not exist.
+        InputError: it is a preset, or the path or URI holds nothing.
     """
-    if base_kind(base) == "hub":
-        return {"model.hub_id": base, "stage.version": _VERSION}
-    if is_local(base) and not local_path(base).exists():
-        raise missing_base(base)
+    kind = base_kind(base)
+    if kind == "preset":
+        raise InputError(
+            f"model.base={base}: is a preset, trained from random weights; there is nothing to stage"
+        )
+    if kind == "hub":
+        return {"model.hub_id": base}
+    objects = list(storage.list(base))
+    if not objects:
+        raise InputError(
+            f"model.base={base}: does not exist or is empty; give a Hugging Face model folder, a GGUF file, an "
+            "s3:// prefix or a hub id"
+        )
     hasher = hashlib.sha256()
-    single = storage.stat(base)
-    for entry in [single] if single is not None else storage.list(base):
+    for entry in objects:
         hasher.update(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}\n".encode())
-    return {"model.content": hasher.hexdigest()[:16], "stage.version": _VERSION}
+    return {"model.content": hasher.hexdigest()[:16]}
 
 
 def model_inputs(context: Context) -> dict[str, Any]:
     """Return what identifies the recipe's base model."""
-    inputs = base_inputs(context.recipe.model.base, context.storage)
-    return {key: value for key, value in inputs.items() if key != "stage.version"}
+    return base_inputs(context.recipe.model.base, context.storage)
 
 
 def stage_base(base: str, storage: Storage, writer: ArtifactWriter, *, allow_download: bool) -> StageOutput:
@@ -94,18 +105,18 @@ def import_model(storage: Storage, root_uri: str, base: str, *, say: Callable[[s
     """
     storage.probe(root_uri)
     store = ArtifactStore(storage, root_uri)
-    inputs = base_inputs(base, storage)
-    name = artifact_name(base)
-    found = store.find("model", name, fingerprint_of(inputs))
+    inputs = {**base_inputs(base, storage), "stage.version": MODEL.version}
+    name, fingerprint = artifact_name(base), fingerprint_of(inputs)
+    found = store.find("model", name, fingerprint)
     if found is not None:
         say(f"{base} is already staged")
         return found
     say(f"staging {base} under {root_uri}")
-    with store.begin("model", name, fingerprint_of(inputs)) as writer:
+    with store.begin("model", name, fingerprint) as writer:
         output = stage_base(base, storage, writer, allow_download=True)
         return writer.publish(
             inputs=inputs,
-            stage_version=_VERSION,
+            stage_version=MODEL.version,
             counts=output.counts,
             extra={**output.extra, "summary": dict(output.summary)},
         )
@@ -114,7 +125,7 @@ def import_model(storage: Storage, root_uri: str, base: str, *, say: Callable[[s
 MODEL = Stage(
     name="model",
     kind="model",
-    version=_VERSION,
+    version=1,
     parents=(),
     inputs=model_inputs,
     build=build_model_stage,

@@ -7,6 +7,7 @@ writes metrics.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from baltoro.core.errors import BaltoroError, TrainingError
 from baltoro.core.storage import Storage, is_local, join, local_path
 from baltoro.data.order import StepOrder
 from baltoro.data.shards import ShardFile, TokenDataset
+from baltoro.jobs.cluster import given_address
 from baltoro.jobs.model import is_preset
 from baltoro.jobs.progress import training_progress
 from baltoro.jobs.stages import Context, Stage, StageOutput
@@ -34,7 +36,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Everything a training worker needs; plain values, so that it travels to any node."""
+    """Everything a training worker needs; plain values, so that it travels to any node.
+
+    ``threads`` is the number of threads a worker computes with on CPU; ``None`` shares the machine's cores
+    evenly among its workers.
+    """
 
     config: TrainConfig
     base: str
@@ -49,14 +55,22 @@ class WorkerSettings:
     run_uri: str
     config_fingerprint: str
     dataset_fingerprint: str
+    threads: int | None
     mlflow_run: StageRun
     system_metrics: bool
     progress: Any
 
 
 def pretrain_inputs(context: Context) -> dict[str, Any]:
-    """Return what identifies a run beyond its token dataset, tokenizer and base model."""
+    """Return what identifies a run beyond its token dataset, tokenizer and base model.
+
+    Raises:
+        ConfigError: the global batch cannot be divided as the recipe asks; told before anything is built.
+    """
     recipe = context.recipe
+    StepOrder(0, recipe.pretrain.data.sequence_length, recipe.pretrain.global_batch_tokens).accumulation(
+        recipe.cluster.workers, recipe.pretrain.micro_batch
+    )
     inputs = result_fields(recipe.pretrain, "pretrain.")
     # How rows are made is the token dataset's identity, which is a parent.
     inputs = {key: value for key, value in inputs.items() if not key.startswith("pretrain.data.")}
@@ -110,6 +124,8 @@ def build_pretrain(
             run_uri=writer.artifact_uri,
             config_fingerprint=writer.fingerprint,
             dataset_fingerprint=parents["tokens"].fingerprint,
+            # On a cluster a worker computes on what it reserved; a local Ray's CPUs are only logical ones.
+            threads=recipe.cluster.cpus_per_worker if given_address(recipe) else None,
             mlflow_run=run,
             system_metrics=recipe.tracking.system_metrics,
             progress=progress,
@@ -143,8 +159,6 @@ def build_pretrain(
 
 def run_workers(context: Context, settings: WorkerSettings) -> dict[str, Any]:
     """Start the workers, wait for the end, and return the result of training as a dict."""
-    import os
-
     # Ray Train chooses its version when it is first imported.
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     from ray.train import RunConfig, ScalingConfig
@@ -216,8 +230,7 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
     rank = context.get_world_rank()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        # Logical CPUs may exceed the real ones; workers of one machine share its cores.
-        torch.set_num_threads(max(1, (torch.get_num_threads() or 1) // context.get_local_world_size()))
+        torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     scratch = Path(tempfile.mkdtemp(prefix="baltoro-rank-"))
     try:
         tokenizer = load_tokenizer(settings.storage, settings.tokenizer, scratch / "tokenizer")

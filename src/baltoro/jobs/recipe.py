@@ -6,12 +6,12 @@ variables, ``section.key=value`` on the command line.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote, urlsplit
 
 from pydantic import model_validator
 
@@ -31,6 +31,7 @@ from baltoro.core.storage import StorageProfile, absolute_uri, is_local
 from baltoro.corpus.config import CorpusConfig
 from baltoro.data.config import DataConfig, TokenizerConfig
 from baltoro.models.config import ModelConfig
+from baltoro.models.import_base import base_kind
 from baltoro.tracking.config import TrackingConfig
 from baltoro.train.config import TrainConfig
 
@@ -131,11 +132,12 @@ def find_recipe(recipe: str) -> Path:
         ConfigError: neither exists.
     """
     path = Path(recipe)
+    packaged = packaged_recipes()
+    # `baltoro init demo` leaves a folder of that name, which must not hide the packaged recipe.
+    if recipe in packaged and not path.is_file():
+        return packaged[recipe]
     if path.exists():
         return path
-    packaged = packaged_recipes()
-    if recipe in packaged:
-        return packaged[recipe]
     raise ConfigError(
         f"{recipe}: no such recipe file, and no packaged recipe of that name ({', '.join(packaged)}); "
         "`baltoro init DIR` writes one to start from"
@@ -157,25 +159,31 @@ def load_recipe(
     """
     path = find_recipe(recipe)
     environment = os.environ if environment is None else environment
-    data = copy.deepcopy(load_mapping(path))
+    data = load_mapping(path)
+    variables = []
     for parts, text, variable in environment_overrides(environment):
         set_path(data, parts, parse_yaml(text, variable), variable)
+        variables.append(variable)
     for assignment in overrides:
         apply_override(data, assignment)
-    return make_absolute(decode(Recipe, data, str(path)), base=_base_folder(path))
+    origin = f"{path} with {', '.join(variables)}" if variables else str(path)
+    # Relative to the command's folder, not the recipe's: a packaged recipe lies where nobody keeps data.
+    return make_absolute(decode(Recipe, data, origin), Path.cwd(), environment)
 
 
-def _base_folder(path: Path) -> Path:
-    # A recipe that came with the package lies where nobody keeps data: its paths are relative to the
-    # folder the command runs in, except its example papers, which it names by `package:`.
-    return Path.cwd()
-
-
-def make_absolute(recipe: Recipe, base: Path) -> Recipe:
+def make_absolute(recipe: Recipe, base: Path, environment: Mapping[str, str]) -> Recipe:
     """Return the recipe with every relative path made absolute, and tracking resolved.
 
     A job that runs on another machine must not read ``./papers`` there, so this happens where the
     command is given.
+
+    Args:
+        recipe: as decoded.
+        base: the folder that paths are relative to.
+        environment: where MLFLOW_TRACKING_URI is looked up.
+
+    Raises:
+        ConfigError: a ``package:`` URI that does not exist, or a password in the tracking URI.
     """
     root = absolute_uri(recipe.storage.root, base)
     storage = recipe.storage.model_copy(update={"root": root})
@@ -194,18 +202,20 @@ def make_absolute(recipe: Recipe, base: Path) -> Recipe:
             name: resolve_uri(uri, base) for name, uri in recipe.pins.model_dump().items() if uri is not None
         }
     )
-    tracking = recipe.tracking.model_copy(update={"uri": resolve_tracking_uri(recipe, root, base)})
+    tracking_uri = resolve_tracking_uri(recipe, root, base, environment)
     return recipe.model_copy(
         update={
             "storage": storage,
             "corpus": recipe.corpus.model_copy(update={"sources": sources}),
             "pins": pins,
-            "tracking": tracking,
+            "tracking": recipe.tracking.model_copy(update={"uri": tracking_uri}),
+            "model": recipe.model.model_copy(update={"base": absolute_base(recipe.model.base, base)}),
         }
     )
 
 
 PACKAGE_SCHEME = "package:"
+_PLAIN_IN_URIS = "/ ~+,;=@()&'!$*"
 
 
 def resolve_uri(uri: str, base: Path) -> str:
@@ -222,14 +232,33 @@ def resolve_uri(uri: str, base: Path) -> str:
     return absolute_uri(uri, base)
 
 
-def resolve_tracking_uri(recipe: Recipe, root: str, base: Path) -> str:
-    """Return the tracking URI: the recipe's, else MLFLOW_TRACKING_URI, else SQLite beside the artifacts."""
-    uri = recipe.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri is None:
-        folder = Path(root) if is_local(root) else base / "workspace"
-        return f"sqlite:///{folder / 'mlflow.db'}"
+def absolute_base(base_model: str, base: Path) -> str:
+    """Return ``model.base`` with a path or URI made absolute; a preset or hub id stays as it is."""
+    if base_kind(base_model) in ("path", "uri"):
+        return absolute_uri(base_model, base)
+    return base_model
+
+
+def resolve_tracking_uri(recipe: Recipe, root: str, base: Path, environment: Mapping[str, str]) -> str:
+    """Return the tracking URI: the recipe's, else MLFLOW_TRACKING_URI, else SQLite beside the artifacts.
+
+    Raises:
+        ConfigError: it carries a password, which would end up in every recipe that is recorded.
+    """
+    variable = environment.get("MLFLOW_TRACKING_URI")
+    uri = recipe.tracking.uri or variable
+    if not uri:
+        folder = root if is_local(root) else str(base / "workspace")
+        # The path of a database URI is percent-decoded.
+        return f"sqlite:///{quote(f'{folder}/mlflow.db', safe=_PLAIN_IN_URIS)}"
+    if urlsplit(uri).password:
+        name = "tracking.uri" if recipe.tracking.uri else "MLFLOW_TRACKING_URI"
+        raise ConfigError(
+            f"{name}: the URI of {urlsplit(uri).hostname} carries a password, which would be recorded with every "
+            "run; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for PostgreSQL) instead"
+        )
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        return f"sqlite:///{(base / uri.removeprefix('sqlite:///')).resolve()}"
+        return f"sqlite:///{absolute_uri(uri.removeprefix('sqlite:///'), base)}"
     return uri
 
 

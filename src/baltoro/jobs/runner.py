@@ -16,7 +16,8 @@ from typing import Any, Literal
 from baltoro.core.artifacts import Artifact, InputChange, fingerprint_of
 from baltoro.core.config import dump_yaml
 from baltoro.core.errors import ArtifactError, ConfigError
-from baltoro.core.provenance import collect_provenance
+from baltoro.core.provenance import Provenance, collect_provenance
+from baltoro.core.storage import join
 from baltoro.jobs.cluster import connected
 from baltoro.jobs.corpus import CORPUS
 from baltoro.jobs.model import MODEL, is_preset
@@ -58,10 +59,10 @@ def active_stages(recipe: Recipe) -> tuple[Stage, ...]:
 
 def parents_of(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the stages whose artifacts a stage reads under this recipe."""
-    names = [name for name in stage.parents if name != "model" or not is_preset(recipe.model.base)]
+    names = stage.parents
     if stage is TOKENIZER:
-        names = ["model"] if recipe.tokenizer.origin == "base" else ["corpus"]
-    return tuple(names)
+        names = ("model",) if recipe.tokenizer.origin == "base" else ("corpus",)
+    return tuple(name for name in names if name != "model" or not is_preset(recipe.model.base))
 
 
 def needed_stages(recipe: Recipe, target: str) -> tuple[Stage, ...]:
@@ -88,18 +89,18 @@ def needed_stages(recipe: Recipe, target: str) -> tuple[Stage, ...]:
 
 
 def plan(context: Context, target: str) -> list[PlannedStage]:
-    """Say of each needed stage whether it is done, new or stale, and what made it so."""
+    """Say of each needed stage whether it is done, new or stale, and what made it so.
+
+    Raises:
+        ArtifactError: a pin names nothing, another kind, another root, or does not fit another stage.
+        BaltoroError: whatever a stage refuses of its inputs.
+    """
     planned: dict[str, PlannedStage] = {}
     for stage in needed_stages(context.recipe, target):
         pin = getattr(context.recipe.pins, stage.name, None)
         if pin is not None:
-            artifact = context.store.open(pin, kind=stage.kind)
-            if artifact.root_uri != context.store.root_uri:
-                raise ArtifactError(
-                    f"pins.{stage.name}: {pin} lies outside storage.root ({context.store.root_uri}); copy its folder "
-                    "and those of its parents there, so that the root stays whole, and pin the copy"
-                )
-            planned[stage.name] = PlannedStage(stage, "pinned", artifact.fingerprint, {}, {}, artifact)
+            pinned = open_pin(context, stage, pin)
+            planned[stage.name] = PlannedStage(stage, "pinned", pinned.fingerprint, {}, {}, pinned)
             continue
         parents = {name: planned[name].fingerprint for name in parents_of(stage, context.recipe)}
         inputs = {
@@ -109,14 +110,50 @@ def plan(context: Context, target: str) -> list[PlannedStage]:
         }
         fingerprint = fingerprint_of(inputs)
         name = stage.artifact_name(context)
-        artifact = context.store.find(stage.kind, name, fingerprint)
+        artifact: Artifact | None = context.store.find(stage.kind, name, fingerprint)
         changes: tuple[InputChange, ...] = ()
         status: Status = "done"
         if artifact is None:
             changes = context.store.explain_stale(stage.kind, name, inputs)
             status = "stale" if changes else "new"
         planned[stage.name] = PlannedStage(stage, status, fingerprint, inputs, parents, artifact, changes)
+    refuse_other_tokenizer(planned)
     return list(planned.values())
+
+
+def open_pin(context: Context, stage: Stage, pin: str) -> Artifact:
+    """Return the artifact that a recipe pins for a stage.
+
+    Raises:
+        ArtifactError: it does not exist, or is of another kind or under another root.
+    """
+    try:
+        artifact = context.store.open(pin, kind=stage.kind)
+    except ArtifactError as error:
+        raise ArtifactError(f"pins.{stage.name}: {error.message}") from None
+    if artifact.root_uri != context.store.root_uri:
+        raise ArtifactError(
+            f"pins.{stage.name}: {pin} lies outside storage.root ({context.store.root_uri}); copy its folder "
+            "and those of its parents there, so that the root stays whole, and pin the copy"
+        )
+    return artifact
+
+
+def refuse_other_tokenizer(planned: Mapping[str, PlannedStage]) -> None:
+    """Refuse to train on pinned tokens with a tokenizer that did not make them.
+
+    Raises:
+        ArtifactError: with the pin that mends it.
+    """
+    tokens, tokenizer = planned.get("tokens"), planned.get("tokenizer")
+    if tokens is None or tokens.status != "pinned" or tokens.artifact is None or tokenizer is None:
+        return
+    made_with = tokens.artifact.manifest.parents["tokenizer"]
+    if made_with.rpartition("/")[2] != tokenizer.fingerprint:
+        raise ArtifactError(
+            f"pins.tokens: {tokens.artifact.uri} was made with the tokenizer {made_with}, this recipe has "
+            f"{tokenizer.fingerprint}; set pins.tokenizer={join(tokens.artifact.root_uri, made_with)}"
+        )
 
 
 def describe_plan(planned: Sequence[PlannedStage]) -> str:
@@ -165,7 +202,8 @@ def execute(
             stack.enter_context(connected(recipe))
         recipe_run = None
         if missing:
-            recipe_run = stack.enter_context(tracker.run(recipe.name, tags={"baltoro.recipe": recipe.name}))
+            tags = {"baltoro.recipe": recipe.name, **provenance_tags(collect_provenance())}
+            recipe_run = stack.enter_context(tracker.run(recipe.name, tags=tags))
             recipe_run.log_bytes(dump_yaml(recipe).encode(), "recipe.yaml")
         for entry in planned:
             name = entry.stage.name
@@ -187,24 +225,30 @@ def stage_summary(artifact: Artifact) -> dict[str, Any]:
 
 
 def make_tracker(recipe: Recipe) -> Tracker:
-    """Return the recipe's tracker; a local store keeps its files beside the database."""
-    from baltoro.core.storage import is_local, join
-
-    root = recipe.storage.root
-    artifact_root = join(root, "mlflow") if is_local(root) else None
+    """Return the recipe's tracker."""
     assert recipe.tracking.uri is not None, "load_recipe resolves tracking.uri"
-    return Tracker(recipe.tracking.uri, recipe.experiment, artifact_root)
+    return Tracker(recipe.tracking.uri, recipe.experiment)
+
+
+def provenance_tags(provenance: Provenance) -> dict[str, str]:
+    """Return who and what makes a run, as MLflow tags."""
+    return {
+        f"baltoro.{key}": str(value) for key, value in provenance.model_dump().items() if value is not None
+    }
 
 
 @contextlib.contextmanager
 def _stage_run(
     tracker: Tracker, entry: PlannedStage, recipe: Recipe, recipe_run: StageRun
 ) -> Iterator[StageRun]:
-    tags = {"baltoro.stage": entry.stage.name, "baltoro.fingerprint": entry.fingerprint}
-    with tracker.run(
-        f"{recipe.name}-{entry.stage.name}", parent_run_id=recipe_run.run_id, tags=tags
-    ) as run:
+    tags = {
+        "baltoro.stage": entry.stage.name,
+        "baltoro.fingerprint": entry.fingerprint,
+        **provenance_tags(collect_provenance()),
+    }
+    with tracker.run(f"{recipe.name}-{entry.stage.name}", parent_run_id=recipe_run.run_id, tags=tags) as run:
         run.log_params(entry.inputs)
+        run.log_bytes(dump_yaml(recipe).encode(), "recipe.yaml")
         yield run
 
 
@@ -224,9 +268,7 @@ def build_stage(
     with _stage_run(tracker, entry, recipe, recipe_run) as run:
         parents = {name: artifacts[name] for name in entry.parents}
         for role, parent in parents.items():
-            run.log_dataset(
-                role, parent.uri, parent.fingerprint, "training", dict(parent.manifest.counts)
-            )
+            run.log_dataset(role, parent.uri, parent.fingerprint, "training", dict(parent.manifest.counts))
         writer = context.store.begin(stage.kind, stage.artifact_name(context), entry.fingerprint)
         try:
             output = stage.build(context, parents, writer, run)
@@ -243,6 +285,5 @@ def build_stage(
             raise
         run.set_tags({"baltoro.artifact": artifact.uri})
         added = stage.finish(context, artifact, tracker, run) if stage.finish is not None else {}
-        run.log_bytes(dump_yaml(recipe).encode(), "recipe.yaml")
     say(f"{stage.name}: done in {time.monotonic() - started:.0f} s ({artifact.uri})")
     return artifact, added

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from baltoro.core.storage import is_local
 from baltoro.jobs.recipe import Recipe
 
 
@@ -19,19 +21,29 @@ def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only:
     lines: list[str] = []
     for name, summary in stages.items():
         if only is None or name == only:
-            lines.extend([f"{name}", *[f"  {line}" for line in _DESCRIBE[name](summary)]])
+            lines.extend([name, *(f"  {line}" for line in _DESCRIBE[name](summary))])
     last = stages[only] if only else stages.get("pretrain", {})
     if last.get("export"):
         lines.extend(
-            [
-                "next",
-                f"  look at the run:   mlflow server --backend-store-uri {recipe.tracking.uri}"
-                if str(recipe.tracking.uri).startswith("sqlite:")
-                else f"  look at the run:   {recipe.tracking.uri}",
-                f"  load the model:    AutoModelForCausalLM.from_pretrained({last['export']!r})",
-            ]
+            ["next", *(f"  {line}" for line in _next_steps(str(recipe.tracking.uri), last["export"]))]
         )
     return "\n".join(lines)
+
+
+def _next_steps(tracking_uri: str, export: str) -> list[str]:
+    look = tracking_uri
+    if tracking_uri.startswith("sqlite:"):
+        look = f"mlflow server --backend-store-uri {shlex.quote(tracking_uri)}"
+    folder = export
+    fetch = []
+    if not is_local(export):
+        folder = "model"
+        fetch = [f"fetch the model:   aws s3 cp --recursive {shlex.quote(export)} {folder}"]
+    return [
+        f"look at the run:   {look}",
+        *fetch,
+        f"load the model:    AutoModelForCausalLM.from_pretrained({folder!r})",
+    ]
 
 
 def _corpus(summary: Mapping[str, Any]) -> list[str]:
@@ -41,13 +53,13 @@ def _corpus(summary: Mapping[str, Any]) -> list[str]:
         f"{summary['papers_read']} records read = {summary['kept']} kept + {sum(rejected.values())} rejected"
         f" + {sum(duplicates.values())} duplicates",
         *([f"rejected: {reasons}"] if reasons else []),
-        f"{summary['bytes'] / 1e6:.2f} MB of text; data card: card/index.html in",
+        f"{summary['bytes'] / 1e6:.2f} MB of text; data card: {summary['data_card']}",
         str(summary["artifact"]),
     ]
 
 
 def _model(summary: Mapping[str, Any]) -> list[str]:
-    return [f"{summary.get('parameters', 0):,} parameters from {summary.get('source')}", str(summary["artifact"])]
+    return [f"{summary['parameters']:,} parameters from {summary['source']}", str(summary["artifact"])]
 
 
 def _tokenizer(summary: Mapping[str, Any]) -> list[str]:

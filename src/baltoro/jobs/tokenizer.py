@@ -6,6 +6,7 @@ must share the very same one.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,14 +27,27 @@ from baltoro.tracking.mlflow import StageRun
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+_SOURCE_STYLE = re.compile(r"corpus\.sources\.(\d+)\.style")
+
 TOKENIZER_FOLDER = "tokenizer"
 """Folder of the Hugging Face tokenizer inside the artifact's writer folder."""
 
 
 def markers(context: Context) -> list[str]:
-    """Return the markers of the rendering styles that the recipe's sources use, each once, in order."""
-    styles = dict.fromkeys(source.style for source in context.recipe.corpus.sources)
+    """Return the markers of the rendering styles that the corpus uses, each once, in order."""
+    styles = dict.fromkeys(corpus_styles(context))
     return list(dict.fromkeys(token for style in styles for token in special_tokens(style)))
+
+
+def corpus_styles(context: Context) -> list[str]:
+    """Return the rendering style of each source of the corpus, which a pinned corpus knows itself."""
+    pin = context.recipe.pins.corpus
+    if pin is None:
+        return [source.style for source in context.recipe.corpus.sources]
+    inputs = context.store.open(pin, kind="corpus").manifest.inputs
+    found = {key: _SOURCE_STYLE.fullmatch(key) for key in inputs}
+    by_source = {int(match[1]): str(inputs[key]) for key, match in found.items() if match is not None}
+    return [style for _, style in sorted(by_source.items())]
 
 
 def tokenizer_inputs(context: Context) -> dict[str, Any]:
@@ -136,7 +150,9 @@ def corpus_parts(corpus: Artifact) -> list[str]:
 
 def download_folder(storage: Storage, artifact: Artifact, target: Path) -> Path:
     """Copy the folder that a tokenizer or model artifact holds to this machine."""
-    storage.download_folder(join(artifact.uri, artifact.manifest.writer, artifact.manifest.extra["folder"]), target)
+    storage.download_folder(
+        join(artifact.uri, artifact.manifest.writer, artifact.manifest.extra["folder"]), target
+    )
     return target
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from baltoro.core.artifacts import Artifact, ArtifactWriter
@@ -75,7 +76,7 @@ def tokenise_part(
 
     with storage.open(uri) as file:
         documents = pq.read_table(file, columns=["paper_id", "source", "split", "text"])
-    documents = documents.filter(pa.compute.is_in(documents["split"], pa.array(SPLITS_WITH_ROWS)))
+    documents = documents.filter(pc.is_in(documents["split"], pa.array(SPLITS_WITH_ROWS)))
     if not documents.num_rows:
         empty = documents.select(["paper_id", "source", "split"]).append_column(
             "tokens", pa.array([], pa.int64())
@@ -184,7 +185,7 @@ def plan_groups(documents: Sequence[pa.Table], split: str, config: DataConfig, e
         documents: per corpus part, its documents with split and tokens, in ``papers.parquet`` order.
         split: ``train`` or ``validation``.
         config: sequence length, bound on padding, seed.
-        epoch: from 0; every epoch packs and orders anew.
+        epoch: from 0; documents of equal length meet others in every epoch.
     """
     first_paper = np.concatenate([[0], np.cumsum([table.num_rows for table in documents])])
     chosen = [
@@ -205,9 +206,11 @@ def plan_groups(documents: Sequence[pa.Table], split: str, config: DataConfig, e
         all_lengths = np.concatenate([lengths[index] for index in parts])
         if not len(all_lengths):
             continue
-        plan = plan_packing(
-            all_lengths, config.sequence_length, config.max_padding_fraction, config.shuffle_seed + epoch
-        )
+        seed = config.shuffle_seed + epoch
+        # Packing goes by length alone; documents of one length take turns, so that their company changes.
+        turns = np.argsort(shuffled_rank(len(all_lengths), seed))
+        plan = plan_packing(all_lengths[turns], config.sequence_length, config.max_padding_fraction, seed)
+        plan = replace(plan, document=turns[plan.document])
         paper_index = np.concatenate([first_paper[index] + chosen[index] for index in parts])
         groups.append(Group(parts, [chosen[i] for i in parts], paper_index.astype(np.int32), plan))
     return groups
@@ -230,13 +233,8 @@ def tokens_inputs(context: Context) -> dict[str, Any]:
     """Return what identifies a token dataset beyond corpus and tokenizer."""
     return {
         **result_fields(context.recipe.pretrain.data, "pretrain.data."),
-        "pretrain.epochs": epochs_of(context),
+        "pretrain.epochs": context.recipe.pretrain.epochs,
     }
-
-
-def epochs_of(context: Context) -> int:
-    """Return the passes over the corpus that are laid out, each packed and shuffled anew."""
-    return context.recipe.pretrain.epochs or 1
 
 
 def build_tokens(
@@ -257,23 +255,16 @@ def build_tokens(
     with tempfile.TemporaryDirectory() as temporary:
         tokenizer = load_tokenizer(storage, parents["tokenizer"], Path(temporary))
     tokenizer_fingerprint = str(parents["tokenizer"].manifest.extra["tokenizer_fingerprint"])
-    shared = ray.put((storage, tokenizer, config))
-
-    @ray.remote(num_cpus=1, num_returns=2)
-    def tokenise(uri: str, given: tuple[Storage, Any, DataConfig]) -> tuple[pa.Table, TokenisedPart]:
-        return tokenise_part(uri, *given)
-
-    uris = corpus_parts(parents["corpus"])
-    references = [tokenise.remote(uri, shared) for uri in uris]
-    documents = [
-        ray.get(table) for table, _ in tqdm(references, desc="tokenising", unit="part", leave=False)
-    ]
+    shared = [ray.put(value) for value in (storage, tokenizer, config)]
+    tokenise = ray.remote(num_cpus=1, num_returns=2)(tokenise_part)
+    references = [tokenise.remote(uri, *shared) for uri in corpus_parts(parents["corpus"])]
+    documents = [ray.get(table) for table, _ in tqdm(references, desc="tokenising", unit="part", leave=False)]
     parts = [part for _, part in references]
 
     shards: dict[str, list[ShardFile]] = {}
     figures: dict[str, dict[str, float]] = {}
     for split in SPLITS_WITH_ROWS:
-        epochs = epochs_of(context) if split == "train" else 1
+        epochs = context.recipe.pretrain.epochs if split == "train" else 1
         by_epoch = [plan_groups(documents, split, config, epoch) for epoch in range(epochs)]
         places = place_rows(by_epoch, config.shuffle_seed)
         total_rows = sum(group.plan.rows for groups in by_epoch for group in groups)
@@ -313,7 +304,8 @@ def build_tokens(
             for index, name in enumerate(names)
         ]
         shards[split] = [
-            ray.get(reference) for reference in tqdm(saved, desc=f"writing {split}", unit="shard", leave=False)
+            ray.get(reference)
+            for reference in tqdm(saved, desc=f"writing {split}", unit="shard", leave=False)
         ]
         for name, file in zip(names, shards[split], strict=True):
             writer.add_file(name, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
@@ -327,7 +319,7 @@ def build_tokens(
             "lower corpus.splits.validation_fraction and corpus.splits.test_fraction"
         )
     write_papers(documents, parents["corpus"], storage, writer)
-    return tokens_output(config, documents, figures, epochs_of(context), run)
+    return tokens_output(config, documents, figures, context.recipe.pretrain.epochs, run)
 
 
 def _pack_into_one(*arguments: Any) -> PlacedRows:
@@ -369,7 +361,9 @@ def tokens_output(
     padding_fraction = 1 - tokens / (sequences * config.sequence_length)
     papers = pa.concat_tables(documents)
     by_source: dict[str, int] = {}
-    for source, split, length in zip(*(papers.column(c).to_pylist() for c in ("source", "split", "tokens")), strict=True):
+    for source, split, length in zip(
+        *(papers.column(c).to_pylist() for c in ("source", "split", "tokens")), strict=True
+    ):
         if split == "train":
             by_source[source] = by_source.get(source, 0) + length * epochs
     run.log_metrics(

@@ -36,7 +36,7 @@ class RankFailedError(AssertionError):
 
 
 def run_distributed(
-    function: Callable[..., Any], world_size: int, *arguments: Any, timeout_seconds: float = 120.0
+    function: Callable[..., Any], world_size: int, *arguments: Any, timeout_seconds: float = 240.0
 ) -> list[Any]:
     """Run ``function(*arguments)`` on every rank of a gloo process group; return the results in rank order.
 
@@ -146,6 +146,8 @@ def _run_rank(folder_name: str, rank: int, world_size: int, timeout_seconds: flo
 
 
 def _load_function(file_name: str, module_name: str, name: str) -> Callable[..., Any]:
+    # A script's module must not run as one again in every rank.
+    module_name = module_name.replace("__main__", "_distributed_main")
     specification = importlib.util.spec_from_file_location(module_name, file_name)
     assert specification is not None
     assert specification.loader is not None

@@ -3,7 +3,7 @@
 The driver prepares the store once (:meth:`Tracker.prepare`) before any other process opens it, since a
 fresh SQLite file does not survive several creators. One process at a time writes a run. A store that is
 unreachable while a run goes on costs a warning and never the run: what could not be sent is kept in
-order and sent with the next call, and at the latest when the run is closed.
+order and sent with a later call, and at the latest when the run is closed.
 """
 
 from __future__ import annotations
@@ -12,18 +12,30 @@ import contextlib
 import hashlib
 import logging
 import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from baltoro.core.errors import PlatformError
 
 logger = logging.getLogger(__name__)
 
 _PARAM_MAX_CHARACTERS = 6000
+_RETRY_AFTER_SECONDS = 30.0
+_REGISTERED_TAG = "baltoro.alias_set"
+_SQLITE = "sqlite:///"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the database file of a SQLite tracking URI (its path is percent-decoded), else ``None``."""
+    if not uri.startswith(_SQLITE):
+        return None
+    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +53,10 @@ class Tracker:
     Args:
         uri: MLflow tracking URI.
         experiment: experiment name.
-        artifact_root: where a new experiment keeps its artifacts when the store is a local SQLite file;
-            a server decides itself.
     """
 
     uri: str
     experiment: str
-    artifact_root: str | None = None
     _client: Any = field(default=None, repr=False)
     _experiment_id: str = ""
 
@@ -57,33 +66,43 @@ class Tracker:
         Raises:
             PlatformError: the store cannot be opened or the server does not answer.
         """
-        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        _settle_mlflow()
         import mlflow
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        file = sqlite_file(self.uri)
         try:
+            if file is not None:
+                _prove_writable(file)
             self._client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             found = self._client.get_experiment_by_name(self.experiment)
             if found is None:
-                location = self.artifact_root if self.uri.startswith("sqlite:") else None
-                self._experiment_id = self._client.create_experiment(self.experiment, artifact_location=location)
-            elif found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
-                self._experiment_id = found.experiment_id
+                # Without a server nobody but us decides where files go: beside the database.
+                location = None if file is None else str(file.parent / "mlflow")
+                self._experiment_id = self._create_experiment(location)
             else:
+                if found.lifecycle_stage == "deleted":
+                    self._client.restore_experiment(found.experiment_id)
                 self._experiment_id = found.experiment_id
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             raise PlatformError(
-                f"tracking.uri: the MLflow store at {self.uri} cannot be used "
-                f"({str(error).splitlines()[0][:200]}); correct tracking.uri or MLFLOW_TRACKING_URI, start the server, "
-                "or give sqlite:///FILE"
+                f"tracking.uri: the MLflow store at {self.uri} cannot be used ({_first_line(error)}); correct "
+                "tracking.uri or MLFLOW_TRACKING_URI, start the server, or give sqlite:///FILE"
             ) from None
+
+    def _create_experiment(self, artifact_location: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            created = self._client.create_experiment(self.experiment, artifact_location=artifact_location)
+        except MlflowException:
+            # Another command may have created it between our look and our try.
+            found = self._client.get_experiment_by_name(self.experiment)
+            if found is None:
+                raise
+            created = found.experiment_id
+        return str(created)
 
     @property
     def client(self) -> Any:
@@ -96,11 +115,24 @@ class Tracker:
     def run(
         self, name: str, *, parent_run_id: str | None = None, tags: Mapping[str, str] | None = None
     ) -> Iterator[StageRun]:
-        """Open a run, nested in a parent if given; it ends FINISHED, or FAILED when the block raises."""
+        """Open a run, nested in a parent if given; it ends FINISHED, or FAILED when the block raises.
+
+        Raises:
+            PlatformError: the store does not take a new run.
+        """
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
         all_tags = {"mlflow.source.name": "baltoro", "mlflow.source.type": "JOB", **(tags or {})}
         if parent_run_id is not None:
             all_tags["mlflow.parentRunId"] = parent_run_id
-        created = self.client.create_run(self._experiment_id, run_name=name, tags=all_tags)
+        try:
+            created = self.client.create_run(self._experiment_id, run_name=name, tags=all_tags)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise PlatformError(
+                f"the MLflow store at {self.uri} takes no new run for {name} ({_first_line(error)}); what is built "
+                "is kept, the same command goes on once the store answers"
+            ) from None
         run = StageRun(self.uri, created.info.run_id, self._client)
         try:
             yield run
@@ -125,8 +157,8 @@ class Tracker:
     ) -> RegisteredModel:
         """Register an exported model folder as a new version and point ``alias`` at it.
 
-        A folder that is already registered under this name is not registered twice, and its alias is left
-        where it has been moved to since.
+        A folder that is already registered under this name is not registered twice, and once its alias was
+        set, that is left where it has been moved to since.
 
         Raises:
             PlatformError: the registry refused; the export itself is kept.
@@ -137,17 +169,20 @@ class Tracker:
         try:
             with contextlib.suppress(MlflowException):
                 self.client.create_registered_model(name)
-            for known in self.client.search_model_versions(f"name = '{name}'"):
-                if known.source == source_uri:
-                    return RegisteredModel(name, str(known.version))
-            version = self.client.create_model_version(
-                name, source=source_uri, run_id=run_id, tags=dict(tags), description=description
-            )
-            self.client.set_registered_model_alias(name, alias, version.version)
-        except (MlflowException, SQLAlchemyError) as error:
+            known = self.client.search_model_versions(f"name = '{name}'")
+            version = next((entry for entry in known if entry.source == source_uri), None)
+            if version is None:
+                version = self.client.create_model_version(
+                    name, source=source_uri, run_id=run_id, tags=dict(tags), description=description
+                )
+            # The tag comes last, so that an interrupted registration is completed by the next.
+            if _REGISTERED_TAG not in version.tags:
+                self.client.set_registered_model_alias(name, alias, version.version)
+                self.client.set_model_version_tag(name, version.version, _REGISTERED_TAG, alias)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             raise PlatformError(
                 f"the MLflow registry at {self.uri} refused {source_uri} as a version of {name!r} "
-                f"({str(error).splitlines()[0][:200]}); the export is kept, run the same command again once mended. "
+                f"({_first_line(error)}); the export is kept, run the same command again once mended. "
                 "A server accepts no local folder as a source: give storage.root an s3:// URI"
             ) from None
         return RegisteredModel(name, str(version.version))
@@ -158,7 +193,8 @@ class StageRun:
 
     Picklable by (uri, run_id), so that the first training rank can go on writing what the driver opened.
     Every ``log_`` method is safe to call at any time: a failure warns once and the call is kept and
-    repeated later, in order.
+    repeated later, in order. What the store refuses for its content would be refused for ever, so that is
+    left out with a warning.
     """
 
     def __init__(self, uri: str, run_id: str, client: Any = None) -> None:
@@ -166,7 +202,7 @@ class StageRun:
         self.run_id = run_id
         self._client = client
         self._pending: list[tuple[str, Callable[[], None]]] = []
-        self._warned = False
+        self._warned: set[str] = set()
         self._retry_at = 0.0
 
     def __reduce__(self) -> tuple[type[StageRun], tuple[str, str]]:
@@ -242,26 +278,26 @@ class StageRun:
         self._send(f"the dataset {name}", send)
 
     def system_metrics(self) -> Any:
-        """Start recording CPU, memory and GPU use of this machine into the run; ``finish()`` stops it."""
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        """Start recording CPU, memory and GPU use of this machine into the run.
 
-        # The monitor takes no store of its own: it writes where this process tracks.
-        import mlflow
+        Returns:
+            A monitor, which ``finish()`` stops; ``None``, after a warning, where it cannot start.
+        """
+        _settle_mlflow()
+        try:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        mlflow.set_tracking_uri(self.uri)
-        monitor = SystemMetricsMonitor(self.run_id)
-        monitor.start()
+            monitor = SystemMetricsMonitor(self.run_id, tracking_uri=self.uri)
+            monitor.start()
+        except Exception as error:  # noqa: BLE001  (each platform's probes fail in their own way)
+            logger.warning("the run goes on without system metrics (%s)", _first_line(error))
+            return None
         return monitor
 
     def flush(self) -> None:
-        """Send what is kept, if the store answers again."""
+        """Send what is kept, if the store answers again; warn of what it still does not take."""
         self._retry_at = 0.0
         self._drain()
-
-    def close(self, status: str) -> None:
-        """End the run with MLflow's status word; what is still unsent is tried once more."""
-        self._retry_at = 0.0
-        self._send("the run's end", lambda: self.client.set_terminated(self.run_id, status))
         if self._pending:
             logger.warning(
                 "MLflow at %s never accepted %d records of run %s, beginning with %s; the artifacts are complete",
@@ -271,10 +307,16 @@ class StageRun:
                 self._pending[0][0],
             )
 
+    def close(self, status: str) -> None:
+        """End the run with MLflow's status word; what is still unsent is tried once more."""
+        self._pending.append(("the run's end", lambda: self.client.set_terminated(self.run_id, status)))
+        self.flush()
+
     @property
     def client(self) -> Any:
         """The MLflow client of this process."""
         if self._client is None:
+            _settle_mlflow()
             import mlflow
 
             self._client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -287,21 +329,59 @@ class StageRun:
     def _drain(self) -> None:
         if time.monotonic() < self._retry_at:
             return
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         while self._pending:
+            what, call = self._pending[0]
             try:
-                self._pending[0][1]()
-            except (MlflowException, SQLAlchemyError, OSError) as error:
-                self._retry_at = time.monotonic() + 30
-                if not self._warned:
-                    self._warned = True
-                    logger.warning(
-                        "MLflow at %s did not take %s (%s); going on, it is sent later",
-                        self.uri,
-                        self._pending[0][0],
-                        str(error).splitlines()[0][:200],
-                    )
-                return
+                call()
+            except Exception as error:  # noqa: BLE001  (MLflow, SQLAlchemy, requests, boto3 …: none may end a run)
+                if not _is_refusal(error):
+                    self._retry_at = time.monotonic() + _RETRY_AFTER_SECONDS
+                    self._warn_once("late", "did not take", what, error, "going on, it is sent later")
+                    return
+                self._warn_once(what, "refuses", what, error, "going on without it")
             self._pending.pop(0)
+
+    def _warn_once(self, about: str, verb: str, what: str, error: Exception, outcome: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            logger.warning("MLflow at %s %s %s (%s); %s", self.uri, verb, what, _first_line(error), outcome)
+
+
+def _settle_mlflow() -> None:
+    """Make MLflow quiet and quick to give up, unless the environment says otherwise."""
+    defaults = {
+        "GIT_PYTHON_REFRESH": "quiet",
+        # A server that is away must not hold training for the minutes that MLflow would try.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+        # Standard output belongs to `--json`.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
+
+
+def _prove_writable(file: Path) -> None:
+    """Open a SQLite file for writing; MLflow itself tries for 100 seconds before it says that it cannot.
+
+    Raises:
+        sqlite3.Error: it is no database, read-only, or cannot be opened.
+        OSError: its folder cannot be made.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+
+
+def _is_refusal(error: Exception) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

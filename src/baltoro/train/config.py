@@ -24,18 +24,19 @@ class EvaluationConfig(StrictModel):
 
 
 class TrainConfig(StrictModel):
-    """One training run over a token dataset. The length is one of steps, tokens and epochs."""
+    """One training run over a token dataset: all of it, or the first ``steps`` or ``tokens``."""
 
     global_batch_tokens: int = result(
         65_536, "tokens of one step over all workers, padding included; a multiple of sequence_length", ge=1
     )
-    steps: int | None = result(None, "length of the run in steps", ge=1)
-    tokens: int | None = result(None, "length of the run in tokens, rounded down to whole steps", ge=1)
-    epochs: int | None = result(
-        None,
-        "length of the run in passes over the corpus, laid out when the dataset is built (1 by default)",
+    epochs: int = result(
+        1,
+        "passes over the corpus, laid out when the dataset is built; the run ends with the last one, or "
+        "earlier by steps or tokens",
         ge=1,
     )
+    steps: int | None = result(None, "end after so many steps", ge=1)
+    tokens: int | None = result(None, "end after so many tokens, rounded down to whole steps", ge=1)
     seed: int = result(0, "of random generators during training", ge=0)
     precision: Literal["float32", "bfloat16"] = result(
         "bfloat16", "dtype of forward and backward pass and of the exported weights; masters are float32"
@@ -51,7 +52,7 @@ class TrainConfig(StrictModel):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        given = {name: getattr(self, name) for name in ("steps", "tokens", "epochs")}
+        given = {name: getattr(self, name) for name in ("steps", "tokens")}
         set_names = [f"{name}={value}" for name, value in given.items() if value is not None]
         if len(set_names) > 1:
             raise ValueError(f"{' and '.join(set_names)} each set the length of the run; keep one")
@@ -62,7 +63,7 @@ def total_steps(config: TrainConfig, order: StepOrder) -> int:
     """Return the steps of the whole run.
 
     Args:
-        config: the length in steps, tokens or epochs.
+        config: the length in steps or tokens, or neither for the whole dataset.
         order: of the dataset, in which epochs are laid out already.
 
     Raises:

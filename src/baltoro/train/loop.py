@@ -45,7 +45,7 @@ def train_steps(
         hooks: called in order.
 
     Raises:
-        TrainingError: loss or gradient is not finite; the update of that step is not made.
+        TrainingError: loss or gradient is not finite; that step is neither counted nor saved.
     """
     import torch
 
@@ -100,7 +100,7 @@ def train_steps(
 def _not_finite(step: int, loss: float, gradient_norm: float, learning_rate: float) -> TrainingError:
     return TrainingError(
         f"step {step + 1}: loss {loss} and gradient norm {gradient_norm} must be finite (learning rate "
-        f"{learning_rate:.3g}); the update was not made and training stops; lower "
+        f"{learning_rate:.3g}); this step does not count and training stops; lower "
         "optimizer.learning_rate, lengthen the warm-up, or look at the rows of this step, "
         "then resume from the last checkpoint"
     )

@@ -57,7 +57,9 @@ def test_an_older_attempt_publishes_nothing_and_is_told_by_whom(run):
     new, head = claim(run)
     assert head.checkpoints == (checkpoint(10),)
     before = read_head(Storage(), run)
-    with pytest.raises(TrainingError, match=r"attempt 1 was superseded by attempt 2, .*step 20 is not published"):
+    with pytest.raises(
+        TrainingError, match=r"attempt 1 was superseded by attempt 2, .*step 20 is not published"
+    ):
         old.publish_checkpoint(checkpoint(20), keep_last=2)
     with pytest.raises(TrainingError, match="its export is not published"):
         old.publish_finished(Finished(20, "export", "0"))

@@ -107,7 +107,7 @@ def test_an_artifact_opens_by_folder_manifest_or_relative_path(store):
     artifact = make(store)
     for name in (artifact.uri, artifact.uri + "/", artifact.uri + "/manifest.json", artifact.relative_path):
         assert store.open(name) == artifact
-    assert ArtifactStore(Storage(), "/another/root").open(artifact.uri) == artifact
+    assert ArtifactStore(Storage(), "/another/place").open(artifact.uri) == artifact
 
 
 def test_what_is_no_artifact_is_refused(store, root):

@@ -68,7 +68,7 @@ def test_join_keeps_odd_characters_and_drops_a_trailing_slash():
 @pytest.mark.parametrize("key", ["..", "a/../../b", "/etc/passwd", "", "a//b", "a/", ".", "nul\0"])
 def test_a_key_that_could_leave_its_folder_is_refused(key):
     with pytest.raises(InputError, match="is refused: a name cannot be empty, start or end with"):
-        join("/root", key)
+        join("/top", key)
 
 
 def test_an_s3_key_with_dot_dot_is_refused():
@@ -90,8 +90,8 @@ def test_s3_without_bucket_or_key_is_refused():
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=4))
 def test_a_joined_key_is_below_its_folder_or_refused(parts):
     try:
-        joined = join("/root/folder", *parts)
+        joined = join("/top/folder", *parts)
     except InputError:
         return
     assert absolute_uri(joined) == joined
-    assert joined.startswith("/root/folder/")
+    assert joined.startswith("/top/folder/")

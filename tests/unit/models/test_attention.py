@@ -89,11 +89,16 @@ def test_changing_a_token_changes_no_earlier_output_and_no_other_segment(model):
 
 def test_rows_of_nothing_but_padding_give_finite_outputs_and_gradients():
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS["llama"], attn_implementation="sdpa", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(
+        CONFIGS["llama"], attn_implementation="sdpa", dtype=torch.float32
+    )
     input_ids = torch.zeros(2, 8, dtype=torch.long)
     segment_ids = torch.tensor([[0] * 8, [1] * 5 + [0] * 3], dtype=torch.int32)
     output = model(
-        input_ids=input_ids, attention_mask=packed_causal_mask(segment_ids), position_ids=input_ids, use_cache=False
+        input_ids=input_ids,
+        attention_mask=packed_causal_mask(segment_ids),
+        position_ids=input_ids,
+        use_cache=False,
     ).logits
     output.sum().backward()
     assert torch.isfinite(output).all()

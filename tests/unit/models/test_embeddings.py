@@ -50,7 +50,9 @@ def test_an_added_token_that_fits_the_base_keeps_its_size_and_its_spare_rows():
 
 def test_another_vocabulary_takes_the_rows_of_equal_tokens_and_the_means_of_texts():
     entries = ["</s>", "b", "a", "ab", "<s>", "é"]
-    alphabet = [character for character in sorted(pre_tokenizers.ByteLevel.alphabet()) if character not in entries]
+    alphabet = [
+        character for character in sorted(pre_tokenizers.ByteLevel.alphabet()) if character not in entries
+    ]
     vocabulary = {token: row for row, token in enumerate([*entries, *alphabet])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("a", "b")]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

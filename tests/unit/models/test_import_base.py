@@ -71,7 +71,9 @@ def test_quantised_weights_are_refused(base, tmp_path):
     config = json.loads((base / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq"}
     (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"the weights are quantised \(gptq\), which cannot be trained further"):
+    with pytest.raises(
+        InputError, match=r"the weights are quantised \(gptq\), which cannot be trained further"
+    ):
         imported(base, tmp_path)
 
 

@@ -96,7 +96,11 @@ def test_added_tokens_leave_the_old_logits_unchanged(tmp_path, tied):
 def test_a_preset_is_padded_to_the_multiple_and_knows_the_control_tokens():
     plan = plan_model("llama-tiny", byte_tokenizer(), sequence_length=64, vocabulary_multiple=128)
     assert plan.vocabulary_size == 384
-    assert (plan.config["bos_token_id"], plan.config["pad_token_id"], plan.config["eos_token_id"]) == (0, 1, 2)
+    assert (plan.config["bos_token_id"], plan.config["pad_token_id"], plan.config["eos_token_id"]) == (
+        0,
+        1,
+        2,
+    )
 
 
 def test_rows_longer_than_the_base_was_trained_for_are_refused(tmp_path):
@@ -134,7 +138,9 @@ def test_a_folder_whose_shapes_contradict_its_config_is_refused(tmp_path):
 
 
 def test_a_folder_without_safetensors_names_the_command(tmp_path):
-    with pytest.raises(InputError, match=f"holds no model.safetensors; run `baltoro model import {tmp_path}`"):
+    with pytest.raises(
+        InputError, match=f"holds no model.safetensors; run `baltoro model import {tmp_path}`"
+    ):
         plan_model(tmp_path, byte_tokenizer(), sequence_length=64, vocabulary_multiple=64)
 
 

@@ -26,8 +26,12 @@ def test_presets_have_the_published_number_of_parameters(name, vocabulary_size, 
 
 
 def test_the_context_grows_with_longer_rows():
-    assert preset_config("llama-tiny", vocabulary_size=64, sequence_length=8192).max_position_embeddings == 8192
-    assert preset_config("llama-tiny", vocabulary_size=64, sequence_length=128).max_position_embeddings == 2048
+    assert (
+        preset_config("llama-tiny", vocabulary_size=64, sequence_length=8192).max_position_embeddings == 8192
+    )
+    assert (
+        preset_config("llama-tiny", vocabulary_size=64, sequence_length=128).max_position_embeddings == 2048
+    )
 
 
 def test_every_preset_says_what_it_is():

@@ -47,7 +47,7 @@ def test_an_index_that_names_a_missing_file_is_refused(tmp_path):
     tensors = {f"t{index}": torch.zeros(10) for index in range(3)}
     write_weights(tmp_path, tensors.items(), dict.fromkeys(tensors, 40), max_file_bytes=50)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(InputError, match="names model-00002-of-00003.safetensors, which is not there"):
+    with pytest.raises(InputError, match=r"names model-00002-of-00003\.safetensors, which is not there"):
         weight_files(tmp_path)
 
 

@@ -90,7 +90,13 @@ def test_two_lengths_of_the_warmup_are_refused():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("learning_rate", 0.0), ("learning_rate", 2.0), ("beta2", 1.0), ("weight_decay", -0.1), ("epsilon", 0.0)],
+    [
+        ("learning_rate", 0.0),
+        ("learning_rate", 2.0),
+        ("beta2", 1.0),
+        ("weight_decay", -0.1),
+        ("epsilon", 0.0),
+    ],
 )
 def test_optimizer_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValidationError, match=name):

@@ -56,7 +56,10 @@ class Recorder(Hook):
 
 def run(strategy, feed, *hooks, state=None):
     schedule = build_schedule(
-        ScheduleConfig(shape="constant", warmup_tokens=0), learning_rate=0.5, steps=10, global_batch_tokens=4 * SEQUENCE
+        ScheduleConfig(shape="constant", warmup_tokens=0),
+        learning_rate=0.5,
+        steps=10,
+        global_batch_tokens=4 * SEQUENCE,
     )
     return train_steps(
         strategy,
@@ -127,7 +130,9 @@ def test_a_step_without_a_single_target_counts_its_tokens_and_has_loss_zero():
     rows = tiny_rows(2, SEQUENCE)
     import numpy as np
 
-    unmasked = type(rows)(rows.input_ids, rows.segment_ends, rows.paper_index, np.zeros((2, SEQUENCE), dtype=bool))
+    unmasked = type(rows)(
+        rows.input_ids, rows.segment_ends, rows.paper_index, np.zeros((2, SEQUENCE), dtype=bool)
+    )
     state = run(FakeStrategy(), [(0, [unmasked])])
     assert state.first_loss == 0.0
     assert state.tokens_seen > 0

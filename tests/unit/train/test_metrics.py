@@ -41,7 +41,9 @@ def test_the_first_the_last_and_every_nth_step_are_reported():
 @pytest.mark.parametrize(("every", "expected"), [(3, [3, 6, 9]), (5, [5])])
 def test_validation_inside_a_run_leaves_its_end_to_the_caller(every, expected):
     seen = []
-    hook = ValidationHook(lambda: 1.5, lambda step, metrics: seen.append((step, metrics)), every_steps=every, total_steps=10)
+    hook = ValidationHook(
+        lambda: 1.5, lambda step, metrics: seen.append((step, metrics)), every_steps=every, total_steps=10
+    )
     for step in range(1, 11):
         hook.step_end(record(step))
     assert seen == [(step, {"validation/loss_nats_per_token": 1.5}) for step in expected]

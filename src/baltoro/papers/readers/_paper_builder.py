@@ -32,10 +32,10 @@ _ABSTRACT = re.compile(r"(?:abstract|summary)\W*$", re.I)
 _ABSTRACT_LEAD = re.compile(r"[*_]*abstract[*_]*\s*[.:—–-]+[*_]*\s*(?=\S)", re.I)
 _KNOWN_HEADING = re.compile(
     r"introduction|background|related works?|preliminaries|problem (?:definition|statement)|methods?"
-    r"|methodology|materials and methods|experiments|experimental setup|results|results and discussion|discussion"
-    r"|conclusions?|conclusion and future work|limitations|acknowledge?ments?|appendix|appendices|references"
-    r"|bibliography|supplementary material|(?:limitations and )?broader impact|ethics statement"
-    r"|data availability|funding|author contributions",
+    r"|methodology|materials and methods|experiments|experimental setup|results(?: and discussion)?"
+    r"|discussion|conclusions?|conclusion and future work|limitations|acknowledge?ments?|appendix"
+    r"|appendices|references|bibliography|supplementary material|(?:limitations and )?broader impact"
+    r"|ethics statement|data availability|funding|author contributions",
     re.I,
 )
 _CAPTION = re.compile(
@@ -103,13 +103,12 @@ def build_paper(source: Source) -> Paper:
     return _Builder(source).build()
 
 
-def drop_empty_paper(paper: Paper) -> Paper:
-    """Return the paper if it has any text.
-
-    Raises:
-        ReadReject: ``no_text`` otherwise.
-    """
-    if paper.title or paper.abstract or any(section.heading or section.blocks for section in paper.sections):
+def _require_text(paper: Paper) -> Paper:
+    if (
+        any(map(str.isalnum, paper.title))
+        or paper.abstract
+        or any(section.heading or section.blocks for section in paper.sections)
+    ):
         return paper
     raise ReadReject("no_text", "no title, abstract or body text was found in the document")
 
@@ -141,7 +140,7 @@ class _Builder:
             if block.kind not in ("formula", "code"):
                 block.inlines = index.link(block.inlines)
         paper.extra.update({name: str(count) for name, count in self._counts.items() if count})
-        return drop_empty_paper(paper)
+        return _require_text(paper)
 
     def _promote_bare_headings(self) -> None:
         """Make headings of the paragraphs that are only a usual section name (their mark was lost)."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from baltoro.papers.readers._markdown_blocks import collapse, parse_inlines
-from baltoro.papers.schema import Block, Inline, Reference
+from baltoro.papers.schema import Block, Inline, InlineKind, Reference
 
 _LABEL = re.compile(
     r"""\s*(?:\*\s*)?(?:
@@ -261,7 +261,7 @@ class _Mark:
     start: int
     end: int
     target: str
-    kind: str
+    kind: InlineKind
 
 
 @dataclass(slots=True)
@@ -320,7 +320,7 @@ class CitationIndex:
                 continue
             if mark.start > position:
                 spans.append(Inline("text", text[position : mark.start]))
-            spans.append(Inline(mark.kind, text[mark.start : mark.end], mark.target))  # type: ignore[arg-type]
+            spans.append(Inline(mark.kind, text[mark.start : mark.end], mark.target))
             position = mark.end
         if position < len(text):
             spans.append(Inline("text", text[position:]))
@@ -383,8 +383,11 @@ class CitationIndex:
     def _mention_marks(self, text: str) -> list[_Mark]:
         marks: list[_Mark] = []
         for match in _MENTION.finditer(text):
-            kind = "figure" if match["kind"][0] in "fF" else "table"
+            is_figure = match["kind"][0] in "fF"
+            kind = "figure" if is_figure else "table"
             target = self.blocks.get((kind, match["number"].lower()))
             if target:
-                marks.append(_Mark(match.start(), match.end(), target, f"{kind}_ref"))
+                marks.append(
+                    _Mark(match.start(), match.end(), target, "figure_ref" if is_figure else "table_ref")
+                )
         return marks

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Callable
 from html.entities import html5
+from operator import itemgetter
 from typing import cast
 from xml.parsers import expat
 from xml.sax.saxutils import escape
@@ -220,23 +222,39 @@ def collapse_space(text: str) -> str:
     return text
 
 
+children_of: Callable[[etree._Element], list[etree._Element]] = itemgetter(slice(None))
+"""Return the child elements of an element: one call into libxml2, where iterating costs one per child."""
+
+
+def all_text(element: etree._Element) -> str:
+    """Return all text inside an element as it stands in the source, that of its descendants included."""
+    if len(element):
+        # Serialising as text stays inside libxml2; ``itertext`` makes a Python object of every descendant.
+        return etree.tostring(element, method="text", encoding="unicode", with_tail=False)
+    return element.text or ""
+
+
 def element_text(element: etree._Element) -> str:
     """Return all text inside an element on one line, for flat fields such as a name or a title.
 
     Children are joined as they stand: for elements with block children use :class:`InlineBuilder` and
     :meth:`InlineBuilder.add_break`.
     """
-    text = element.text or "" if not len(element) else "".join(cast("list[str]", list(element.itertext())))
-    return collapse_space(text).strip(" ")
+    return collapse_space(all_text(element)).strip(" ")
 
 
 class InlineBuilder:
     """Collects the spans of one block and normalises white space across their borders.
 
-    A run of white space becomes one space even where it is spread over several spans; the ends of the
-    block are stripped; neighbouring ``text`` spans are joined; white space at the edges of any other span
-    moves into the text beside it (so that a renderer may replace the span without glueing words). No
+    A run of white space becomes one space even where it is spread over several pieces of text; the ends of
+    the block are stripped; neighbouring ``text`` spans are joined; white space at the edges of any other
+    span moves into the text beside it (so that a renderer may replace the span without glueing words). No
     space is added except by :meth:`add_break`.
+
+    Attributes:
+        pieces: the source's text since the last span that is not text. Walkers that visit every element
+            append to it directly: white space is normalised once, where the run of text ends. The list is
+            the builder's own for its whole life, so its ``append`` may be kept in a variable.
 
     >>> builder = InlineBuilder()
     >>> builder.add_text("Melt\\n  rises ")
@@ -246,54 +264,47 @@ class InlineBuilder:
     [('text', 'Melt rises '), ('citation', '[3]'), ('text', ' here')]
     """
 
-    __slots__ = ("_after_space", "_spans", "_texts")
+    __slots__ = ("_spans", "pieces")
 
     def __init__(self) -> None:
         self._spans: list[Inline] = []
-        self._texts: list[str] = []
-        self._after_space = True
+        self.pieces: list[str] = []
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing but white space was added since the last :meth:`build`."""
-        return not self._spans and not self._texts
+        return not self._spans and not any(piece.strip(_XML_SPACE) for piece in self.pieces)
 
     def add_text(self, text: str | None) -> None:
         """Add plain text as it stands in the source; ``None`` and ``""`` add nothing."""
-        if not text:
-            return
-        text = collapse_space(text)
-        if self._after_space and text[0] == " ":
-            if len(text) == 1:
-                return
-            text = text[1:]
-        self._texts.append(text)
-        self._after_space = text[-1] == " "
+        if text:
+            self.pieces.append(text)
 
     def add(self, kind: InlineKind, text: str, target: str | None = None) -> None:
         """Add a span of any kind; one without visible text adds only its white space."""
-        if kind == "text":
-            self.add_text(text)
+        core = collapse_space(text).strip(" ")
+        pieces = self.pieces
+        if kind == "text" or not core:
+            if text:
+                pieces.append(text)
             return
-        text = collapse_space(text)
-        core = text.strip(" ")
-        if not core:
-            self.add_text(text)
-            return
-        if text is not core and text[0] == " ":
-            self.add_break()
-        if self._texts:
-            self._flush()
-        self._spans.append(Inline(kind, core, target))
-        self._after_space = False
-        if text is not core and text[-1] == " ":
-            self.add_break()
+        if text[0] in _XML_SPACE:
+            pieces.append(" ")
+        spans = self._spans
+        if pieces:
+            run = collapse_space(pieces[0] if len(pieces) == 1 else "".join(pieces))
+            pieces.clear()
+            if not spans:
+                run = run.lstrip(" ")
+            if run:
+                spans.append(Inline("text", run))
+        spans.append(Inline(kind, core, target))
+        if text[-1] in _XML_SPACE:
+            pieces.append(" ")
 
     def add_break(self) -> None:
-        """Add a space unless there is one: where the layout separates what the source does not."""
-        if not self._after_space:
-            self._texts.append(" ")
-            self._after_space = True
+        """Separate what comes by a space: where the layout separates what the source does not."""
+        self.pieces.append(" ")
 
     def add_break_between_words(self, following: str) -> None:
         """Add a space if ``following`` would otherwise be glued to a word or number already there.
@@ -301,28 +312,22 @@ class InlineBuilder:
         For marks that the layout sets apart by type and the source by markup only: a superscript note or
         citation number, a displayed formula inside a sentence. Call it before adding ``following``.
         """
-        if self._after_space or not following[:1].isalnum():
+        if not following[:1].isalnum():
             return
-        last = self._texts[-1] if self._texts else self._spans[-1].text
-        if last[-1].isalnum():
-            self.add_break()
+        pieces = self.pieces
+        last = pieces[-1] if pieces else self._spans[-1].text if self._spans else ""
+        if last[-1:].isalnum():
+            pieces.append(" ")
 
     def build(self) -> list[Inline]:
         """Return the spans collected so far, with both ends stripped, and start anew."""
-        if not self._texts and not self._spans:
-            return []
-        if self._texts:
-            if self._after_space:
-                self._texts[-1] = self._texts[-1][:-1]
-            self._flush()
         spans = self._spans
+        pieces = self.pieces
+        if pieces:
+            run = collapse_space(pieces[0] if len(pieces) == 1 else "".join(pieces))
+            pieces.clear()
+            run = run.rstrip(" ") if spans else run.strip(" ")
+            if run:
+                spans.append(Inline("text", run))
         self._spans = []
-        self._after_space = True
         return spans
-
-    def _flush(self) -> None:
-        texts = self._texts
-        text = texts[0] if len(texts) == 1 else "".join(texts)
-        if text:
-            self._spans.append(Inline("text", text))
-        texts.clear()

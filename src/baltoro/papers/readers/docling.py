@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from baltoro.papers.readers._markdown_blocks import RawBlock, collapse, scan_blocks
+from baltoro.papers.readers._markdown_blocks import RawBlock, RawKind, collapse, scan_blocks
 from baltoro.papers.readers._paper_builder import Source, build_paper
 from baltoro.papers.readers.markdown import normalise_line_ends
 from baltoro.papers.schema import Inline, Paper, ReadReject
@@ -346,8 +346,8 @@ class _Tree:
         ]
 
     @staticmethod
-    def _plain(kind: str, words: str) -> RawBlock:
-        return RawBlock(kind, collapse(words))  # type: ignore[arg-type]
+    def _plain(kind: RawKind, words: str) -> RawBlock:
+        return RawBlock(kind, collapse(words))
 
     def _note(self, words: str) -> RawBlock:
         mark = _NOTE_MARK.match(words)
