@@ -287,7 +287,10 @@ def config_schema() -> None:
 @click.option("--from", "name", default="demo", show_default=True, help="The packaged recipe to start from.")
 @expected_errors
 def init(directory: Path, name: str) -> None:
-    """Write an annotated recipe into DIRECTORY, which is made if needed; an existing file is never replaced."""
+    """Write an annotated recipe into DIRECTORY, which is made if needed.
+
+    A file that exists is never replaced.
+    """
     from baltoro.jobs.initialise import initialise
 
     path = initialise(directory, name)

@@ -12,7 +12,9 @@ from baltoro.papers.schema import Block, Paper
 
 # C0 and C1 controls except tab and line feed, soft hyphen, zero-width marks, byte order mark, and
 # the "noncharacters" that some converters leave behind.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ufffe\uffff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ufffe\uffff]"
+)
 _LINE_SEPARATORS = {"\u2028": "\n", "\u2029": "\n", "\r": "\n", "\x0b": "\n", "\x0c": "\n", "\x85": "\n"}
 
 

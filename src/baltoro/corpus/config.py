@@ -11,6 +11,7 @@ from baltoro.papers.config import InputFormat, MetadataTableConfig, ReadLimits
 
 Style = Literal["k2", "galactica", "review", "plain"]
 
+
 class SourceConfig(StrictModel):
     """One place papers come from."""
 

@@ -49,7 +49,9 @@ def list_sources(config: CorpusConfig, storage: Storage) -> list[SourceListing]:
         InputError: a source does not exist, is empty, mostly PDFs, or its patterns leave nothing.
     """
     if not config.sources:
-        raise InputError("corpus.sources is empty; name at least one folder or s3:// prefix with parsed papers")
+        raise InputError(
+            "corpus.sources is empty; name at least one folder or s3:// prefix with parsed papers"
+        )
     return [list_source(index, source, storage) for index, source in enumerate(config.sources)]
 
 

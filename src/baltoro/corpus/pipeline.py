@@ -224,7 +224,11 @@ def build_documents(
     ]
     write_task = WriteTask(storage, staging_uri, writer.uri_for("documents"))
     written = sorted(
-        (row for table in run_chunks(write_task, write_rows, what="writing documents") for row in table.to_pylist()),
+        (
+            row
+            for table in run_chunks(write_task, write_rows, what="writing documents")
+            for row in table.to_pylist()
+        ),
         key=lambda row: row["chunk"],
     )
     for row in written:
@@ -234,7 +238,7 @@ def build_documents(
             size_bytes=row["size_bytes"],
             sha256=row["sha256"],
         )
-    for chunk in {entry for entry in records.column("chunk").to_pylist()}:
+    for chunk in set(records.column("chunk").to_pylist()):
         storage.delete(staged_uri(staging_uri, chunk))
     summary = summarise(records, selection, sum(row["text_bytes"] for row in written))
     if summary.kept != sum(row["rows"] for row in written):
@@ -309,7 +313,8 @@ def summarise(records: pa.Table, selection: Selection, text_bytes: int) -> Corpu
     if accounted != summary.papers_read:
         raise ArtifactError(
             f"the corpus does not balance: {summary.papers_read} records read, {kept} kept + "
-            f"{sum(reasons.values())} rejected + {len(duplicate_ids)} duplicates; please report this with the recipe"
+            f"{sum(reasons.values())} rejected + {len(duplicate_ids)} duplicates; please report this "
+            "with the recipe"
         )
     return summary
 

@@ -180,10 +180,13 @@ def length_histogram(lengths: Sequence[int], *, title: str) -> bytes:
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Data card: {{ card.name }}</title>
 <style>
- body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto;
+        padding: 0 1rem }
  h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin-top: 2rem }
- table { border-collapse: collapse; margin: .5rem 0 } th, td { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
- th { border-bottom: 1px solid #999; font-weight: 600 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+ table { border-collapse: collapse; margin: .5rem 0 }
+ th, td { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
+ th { border-bottom: 1px solid #999; font-weight: 600 }
+ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
  .muted { color: #666 } .bar { background: #3b6ea5; height: .7rem; display: inline-block }
  .columns { display: flex; flex-wrap: wrap; gap: 0 3rem } img { max-width: 100% } code { font-size: .9em }
 </style></head><body>
@@ -192,29 +195,61 @@ _TEMPLATE = """<!doctype html>
 <p>{{ total.read }} records read = <b>{{ total.kept }} kept</b> + {{ total.rejected }} rejected
  + {{ total.duplicates }} duplicates.{% if not total.balanced %} <b>This does not balance.</b>{% endif %}</p>
 <h2>Flow by source</h2>
-<table><tr><th>source<th class="n">read<th class="n">rejected<th class="n">duplicates<th class="n">kept<th></tr>
-{% for row in card.flow %}<tr><td>{{ row.source }}<td class="n">{{ row.papers_read }}<td class="n">{{ row.rejected }}
+<table>
+<tr><th>source<th class="n">read<th class="n">rejected<th class="n">duplicates<th class="n">kept<th></tr>
+{% for row in card.flow %}
+<tr><td>{{ row.source }}<td class="n">{{ row.papers_read }}<td class="n">{{ row.rejected }}
 <td class="n">{{ row.duplicates }}<td class="n">{{ row.kept }}
-<td><span class="bar" style="width: {{ (160 * row.kept / [row.papers_read, 1] | max) | round(1) }}px"></span></tr>{% endfor %}</table>
+<td><span class="bar" style="width: {{ (160 * row.kept / [row.papers_read, 1] | max) | round(1) }}px">
+</span></tr>
+{% endfor %}
+</table>
 <h2>Lengths of kept documents</h2>
 <img alt="histogram of document lengths" src="data:image/png;base64,{{ picture }}">
-<p class="muted">{% for key, value in lengths.items() %}{{ key }} {{ "{:,.0f}".format(value) }}{{ " · " if not loop.last }}{% endfor %} (characters)</p>
+<p class="muted">
+{% for key, value in lengths.items() %}
+{{ key }} {{ "{:,.0f}".format(value) }}{{ " · " if not loop.last }}
+{% endfor %}
+(characters)</p>
 <div class="columns">
-{% for title, counts in tables %}<div><h2>{{ title }}</h2><table>
-{% for key, value in counts.items() %}<tr><td>{{ key }}<td class="n">{{ value }}</tr>{% else %}<tr><td class="muted">none</tr>{% endfor %}
-</table></div>{% endfor %}</div>
+{% for title, counts in tables %}
+<div><h2>{{ title }}</h2><table>
+{% for key, value in counts.items() %}
+<tr><td>{{ key }}<td class="n">{{ value }}</tr>
+{% else %}
+<tr><td class="muted">none</tr>
+{% endfor %}
+</table></div>
+{% endfor %}
+</div>
 <h2>Rejected records</h2>
-{% if card.rejects %}<table><tr><th>paper<th>stage<th>reason<th>found</tr>
-{% for row in card.rejects[:shown] %}<tr><td><code>{{ row.paper_id }}</code><td>{{ row.stage }}
-<td title="{{ meanings.get(row.reason, '') }}">{{ row.reason }}<td>{{ row.detail }}</tr>{% endfor %}</table>
-{% if card.rejects | length > shown %}<p class="muted">{{ card.rejects | length - shown }} more stand in rejects.parquet.</p>{% endif %}
-<p class="muted">{% for reason in card.reasons %}<b>{{ reason }}</b>: {{ meanings.get(reason, "") }}. {% endfor %}</p>
-{% else %}<p class="muted">none</p>{% endif %}
+{% if card.rejects %}
+<table><tr><th>paper<th>stage<th>reason<th>found</tr>
+{% for row in card.rejects[:shown] %}
+<tr><td><code>{{ row.paper_id }}</code><td>{{ row.stage }}
+<td title="{{ meanings.get(row.reason, '') }}">{{ row.reason }}<td>{{ row.detail }}</tr>
+{% endfor %}
+</table>
+{{ more(card.rejects, "rejects.parquet") }}
+<p class="muted">
+{% for reason in card.reasons %}
+<b>{{ reason }}</b>: {{ meanings.get(reason, "") }}.
+{% endfor %}
+</p>
+{% else %}
+<p class="muted">none</p>
+{% endif %}
 <h2>Duplicates</h2>
-{% if card.duplicates %}<table><tr><th>paper<th>gave way to<th>kind</tr>
-{% for row in card.duplicates[:shown] %}<tr><td><code>{{ row.paper_id }}</code><td><code>{{ row.kept_paper_id }}</code><td>{{ row.kind }}</tr>{% endfor %}</table>
-{% if card.duplicates | length > shown %}<p class="muted">{{ card.duplicates | length - shown }} more stand in duplicates.parquet.</p>{% endif %}
-{% else %}<p class="muted">none</p>{% endif %}
+{% if card.duplicates %}
+<table><tr><th>paper<th>gave way to<th>kind</tr>
+{% for row in card.duplicates[:shown] %}
+<tr><td><code>{{ row.paper_id }}</code><td><code>{{ row.kept_paper_id }}</code><td>{{ row.kind }}</tr>
+{% endfor %}
+</table>
+{{ more(card.duplicates, "duplicates.parquet") }}
+{% else %}
+<p class="muted">none</p>
+{% endif %}
 </body></html>
 """
 
@@ -248,4 +283,10 @@ def render_html(card: DataCard, picture: bytes) -> str:
         tables=tables,
         meanings=READ_REASONS | FILTER_REASONS,
         shown=_ROWS_SHOWN,
+        more=_left_out,
     )
+
+
+def _left_out(rows: Sequence[Any], file: str) -> str:
+    """Return where the rows stand that the page has no room for, or nothing."""
+    return f"{len(rows) - _ROWS_SHOWN} more stand in {file}." if len(rows) > _ROWS_SHOWN else ""

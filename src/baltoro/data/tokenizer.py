@@ -354,31 +354,6 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def embedding_rows_for_new_tokens(
-    old_tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str]
-) -> dict[int, list[int]]:
-    """Return, for each token that adding would create, its id and the old ids its text was made of.
-
-    An added row of an embedding starts at the mean of the old rows. Tokens that the old vocabulary already
-    has are left out.
-
-    Args:
-        old_tokenizer: the tokenizer before the tokens were added.
-        new_tokens: in the order in which they are added.
-
-    Returns:
-        ``{new id: [old ids]}``.
-    """
-    vocabulary = old_tokenizer.get_vocab()
-    grown = with_markers(old_tokenizer, new_tokens, add=True).get_vocab()
-    with text_only(old_tokenizer) as backend:
-        return {
-            grown[token]: backend.encode(token, add_special_tokens=False).ids
-            for token in new_tokens
-            if token not in vocabulary
-        }
-
-
 def _byte_characters() -> dict[int, str]:
     """Return the printable stand-in of each byte in a byte-level vocabulary (as GPT-2 chose them)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -28,7 +28,7 @@ def required_cpus(recipe: Recipe) -> int:
 
 
 def given_address(recipe: Recipe) -> str | None:
-    """Return the address of the cluster to join, or ``None`` for a Ray of this machine, started for the run."""
+    """Return the address of the cluster to join, or ``None`` for a local Ray, started for the run."""
     return recipe.cluster.address or os.environ.get("RAY_ADDRESS")
 
 
@@ -42,8 +42,8 @@ def local_cpus(recipe: Recipe) -> int:
     cpus = recipe.cluster.local_cpus or max(os.cpu_count() or 1, needed)
     if cpus < needed:
         raise ConfigError(
-            f"cluster.local_cpus: {cpus} is too few for cluster.workers={recipe.cluster.workers}: training and "
-            f"data tasks would wait for each other for ever; give at least {needed}, or leave it empty"
+            f"cluster.local_cpus: {cpus} is too few for cluster.workers={recipe.cluster.workers}: training "
+            f"and data tasks would wait for each other for ever; give at least {needed}, or leave it empty"
         )
     return cpus
 
@@ -133,8 +133,9 @@ def start_local(recipe: Recipe, settings: dict[str, object]) -> None:
         else:
             return
     raise PlatformError(
-        f"a local Ray did not start within {_LOCAL_START_ATTEMPTS} tries of 30 seconds; this machine is too busy or "
-        "too small: stop other work, or start Ray yourself with `ray start --head` and set cluster.address=auto"
+        f"a local Ray did not start within {_LOCAL_START_ATTEMPTS} tries of 30 seconds; this machine is too "
+        "busy or too small: stop other work, or start Ray yourself with `ray start --head` and set "
+        "cluster.address=auto"
     )
 
 
@@ -151,13 +152,14 @@ def check_resources(recipe: Recipe) -> None:
     needed = required_cpus(recipe)
     if cpus < needed:
         raise PlatformError(
-            f"the Ray cluster has {cpus} logical CPUs, cluster.workers={recipe.cluster.workers} needs {needed} "
-            f"(workers + {SPARE_CPUS}); lower cluster.workers, add nodes, or start Ray with --num-cpus={needed}"
+            f"the Ray cluster has {cpus} logical CPUs, cluster.workers={recipe.cluster.workers} needs "
+            f"{needed} (workers + {SPARE_CPUS}); lower cluster.workers, add nodes, or start Ray with "
+            f"--num-cpus={needed}"
         )
     if recipe.cluster.use_gpu and gpus < recipe.cluster.workers:
         raise PlatformError(
-            f"cluster.use_gpu is set and cluster.workers={recipe.cluster.workers}, but the Ray cluster has {gpus} "
-            "GPUs; lower cluster.workers, add GPU nodes, or set cluster.use_gpu=false"
+            f"cluster.use_gpu is set and cluster.workers={recipe.cluster.workers}, but the Ray cluster has "
+            f"{gpus} GPUs; lower cluster.workers, add GPU nodes, or set cluster.use_gpu=false"
         )
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) > 1 and not recipe.storage.shared:

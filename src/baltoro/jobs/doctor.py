@@ -95,7 +95,7 @@ def check_devices() -> Check:
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return Check("devices", "ok", f"{len(names)} GPU: {', '.join(names)}")
-    remedy = "set cluster.use_gpu=false and start with llama-tiny; for larger models use a machine with NVIDIA GPUs"
+    remedy = "set cluster.use_gpu=false, start with llama-tiny; larger models need a machine with NVIDIA GPUs"
     return Check("devices", "note", f"no GPU, {os.cpu_count()} CPUs", remedy)
 
 
@@ -156,7 +156,7 @@ def check_compiler() -> Check:
 
 def check_shared_memory() -> Check:
     """Room in /dev/shm for Ray's object store."""
-    folder = Path("/dev/shm")  # noqa: S108  (the place itself is what is checked)
+    folder = Path("/dev/shm")
     if not folder.is_dir():
         return Check("shared memory", "ok", "no /dev/shm on this system; Ray uses its temporary folder")
     total = shutil.disk_usage(folder).total

@@ -1,4 +1,4 @@
-"""The model stage: a base model is staged once under the storage root, checksummed, then read by every rank."""
+"""The model stage: a base model is staged once under the storage root, checksummed, for all ranks to read."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def base_inputs(base: str, storage: Storage) -> dict[str, Any]:
     objects = list(storage.list(base))
     if not objects:
         raise InputError(
-            f"model.base={base}: does not exist or is empty; give a Hugging Face model folder, a GGUF file, an "
-            "s3:// prefix or a hub id"
+            f"model.base={base}: does not exist or is empty; give a Hugging Face model folder, a GGUF file, "
+            "an s3:// prefix or a hub id"
         )
     hasher = hashlib.sha256()
     for entry in objects:

@@ -29,6 +29,7 @@ from baltoro.jobs.tokenizer import load_tokenizer
 from baltoro.jobs.tokens import split_files
 from baltoro.tracking.mlflow import StageRun, Tracker
 from baltoro.train.config import TrainConfig, total_steps
+from baltoro.train.report import loss_curve
 
 if TYPE_CHECKING:
     from baltoro.train.pretrain import TrainResult
@@ -128,9 +129,10 @@ def build_pretrain(
             threads=recipe.cluster.cpus_per_worker if given_address(recipe) else None,
             mlflow_run=run,
             system_metrics=recipe.tracking.system_metrics,
-            progress=progress,
+            progress=progress.queue,
         )
         result = run_workers(context, settings)
+    run.log_bytes(loss_curve(progress.history, title=f"{recipe.name}: loss"), "loss_curve.png")
     # The export stands in a sub-folder of its own already, written by the attempt that finished.
     writer.adopt_folder(result["export_uri"].rsplit("/", 1)[-1])
     for name, (size_bytes, sha256) in sorted(result["export_files"].items()):
@@ -186,14 +188,14 @@ def run_workers(context: Context, settings: WorkerSettings) -> dict[str, Any]:
         try:
             outcome = trainer.fit()
         except TrainingFailedError as error:
-            raise first_cause(error, context) from error
+            raise first_cause(error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     result: dict[str, Any] = outcome.return_value
     return result
 
 
-def first_cause(error: BaseException, context: Context) -> BaltoroError:
+def first_cause(error: BaseException) -> BaltoroError:
     """Return the error of the lowest failing rank that says what happened, not the wrapper around it."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
     causes = [(rank, unwrap(failures[rank])) for rank in sorted(failures)]
@@ -204,7 +206,8 @@ def first_cause(error: BaseException, context: Context) -> BaltoroError:
         rank, cause = causes[0]
         text = str(failures[rank]).strip().splitlines()
         return TrainingError(
-            f"training stopped on rank {rank}: {type(cause).__name__}: {cause or (text[-1] if text else '')}; "
+            f"training stopped on rank {rank}: {type(cause).__name__}: "
+            f"{cause or (text[-1] if text else '')}; "
             "the same command resumes from the last checkpoint"
         )
     return TrainingError(f"training stopped: {error}; the same command resumes from the last checkpoint")
@@ -217,7 +220,7 @@ def unwrap(error: BaseException) -> BaseException:
 
 
 def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
-    """Run on every training worker, inside the process group that Ray Train made; return the result as a dict."""
+    """Run on every training worker, inside Ray Train's process group; return the result as a dict."""
     import ray.train
     import torch
 
@@ -230,7 +233,9 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
     rank = context.get_world_rank()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+        torch.set_num_threads(
+            settings.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size())
+        )
     scratch = Path(tempfile.mkdtemp(prefix="baltoro-rank-"))
     try:
         tokenizer = load_tokenizer(settings.storage, settings.tokenizer, scratch / "tokenizer")

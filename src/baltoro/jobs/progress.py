@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
@@ -12,15 +13,24 @@ from tqdm import tqdm
 _POLL_SECONDS = 0.5
 
 
-@contextlib.contextmanager
-def training_progress(total_steps: int) -> Iterator[Any]:
-    """Show a bar over the steps while the block runs; yields the queue that rank 0 puts metrics into.
+@dataclass(slots=True)
+class TrainingProgress:
+    """What a training run tells while it goes on.
 
-    The queue is an actor, so it reaches workers on any node; items are ``(step, {metric: value})``.
+    ``queue`` is an actor, so it reaches workers on any node; rank 0 puts ``(step, {metric: value})`` into it.
+    ``history`` is what has come out of it, complete once the run's block is left.
     """
+
+    queue: Any
+    history: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def training_progress(total_steps: int) -> Iterator[TrainingProgress]:
+    """Show a bar over the steps while the block runs."""
     from ray.util.queue import Empty, Queue
 
-    queue = Queue(actor_options={"num_cpus": 0})
+    progress = TrainingProgress(Queue(actor_options={"num_cpus": 0}))
     stop = threading.Event()
 
     def show() -> None:
@@ -30,20 +40,21 @@ def training_progress(total_steps: int) -> Iterator[Any]:
                 ended = stop.is_set()
                 while True:
                     try:
-                        step, metrics = queue.get_nowait()
+                        step, metrics = progress.queue.get_nowait()
                     except Empty:
                         break
+                    progress.history.append((step, metrics))
                     _update(bar, step, metrics)
                 stop.wait(_POLL_SECONDS)
 
     thread = threading.Thread(target=show, name="baltoro-progress", daemon=True)
     thread.start()
     try:
-        yield queue
+        yield progress
     finally:
         stop.set()
         thread.join()
-        queue.shutdown()
+        progress.queue.shutdown()
 
 
 def _update(bar: tqdm[Any], step: int, metrics: Mapping[str, float]) -> None:
@@ -51,4 +62,6 @@ def _update(bar: tqdm[Any], step: int, metrics: Mapping[str, float]) -> None:
     values = {short: metrics[name] for name, short in shown.items() if name in metrics}
     if values:
         bar.n = step
-        bar.set_postfix({key: f"{value:,.3f}" if key == "loss" else f"{value:,.0f}" for key, value in values.items()})
+        bar.set_postfix(
+            {key: f"{value:,.3f}" if key == "loss" else f"{value:,.0f}" for key, value in values.items()}
+        )

@@ -254,8 +254,9 @@ def resolve_tracking_uri(recipe: Recipe, root: str, base: Path, environment: Map
     if urlsplit(uri).password:
         name = "tracking.uri" if recipe.tracking.uri else "MLFLOW_TRACKING_URI"
         raise ConfigError(
-            f"{name}: the URI of {urlsplit(uri).hostname} carries a password, which would be recorded with every "
-            "run; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for PostgreSQL) instead"
+            f"{name}: the URI of {urlsplit(uri).hostname} carries a password, which would be recorded with "
+            "every run; take it out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or, for "
+            "PostgreSQL, PGPASSWORD)"
         )
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         return f"sqlite:///{absolute_uri(uri.removeprefix('sqlite:///'), base)}"

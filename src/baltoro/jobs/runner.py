@@ -261,7 +261,7 @@ def build_stage(
     *,
     say: Callable[[str], None],
 ) -> tuple[Artifact, dict[str, Any]]:
-    """Build and publish one stage inside its own MLflow run; return its artifact and what finishing it adds."""
+    """Build and publish one stage inside its own MLflow run; return its artifact and what finishing adds."""
     stage, recipe = entry.stage, context.recipe
     started = time.monotonic()
     say(f"{stage.name}: building {entry.fingerprint}")

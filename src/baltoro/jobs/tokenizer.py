@@ -55,8 +55,8 @@ def tokenizer_inputs(context: Context) -> dict[str, Any]:
     config = context.recipe.tokenizer
     if config.origin == "base" and is_preset(context.recipe.model.base):
         raise ConfigError(
-            f"tokenizer.from: base, but model.base={context.recipe.model.base!r} is a preset without a tokenizer; "
-            "set tokenizer.from=train, or give model.base a model that has one"
+            f"tokenizer.from: base, but model.base={context.recipe.model.base!r} is a preset without a "
+            "tokenizer; set tokenizer.from=train, or give model.base a model that has one"
         )
     inputs = result_fields(config, "tokenizer.")
     if config.origin == "base":

@@ -90,7 +90,7 @@ def tokenise_part(
     return table, TokenisedPart(tokens[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
-def pack_group(
+def pack_group(  # noqa: PLR0917  (the parts must be arguments of their own for Ray to fetch them)
     plan: PackingPlan,
     documents: Sequence[npt.NDArray[np.int64]],
     paper_index: npt.NDArray[np.int32],
@@ -170,7 +170,7 @@ def save_shard(
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Consecutive parts packed together in one epoch: chosen documents per part, and the plan of their rows."""
+    """Consecutive parts packed together in one epoch: chosen documents per part, and the plan of rows."""
 
     parts: range
     documents: list[npt.NDArray[np.int64]]

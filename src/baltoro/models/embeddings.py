@@ -83,10 +83,10 @@ def map_vocabulary(
     """
     old_vocabulary: dict[str, int] = base_tokenizer.get_vocab()
     new_vocabulary: dict[str, int] = tokenizer.get_vocab()
-    if old_vocabulary == new_vocabulary:
-        return None
     known = min(max(old_vocabulary.values()) + 1, base_rows)
     needed = max(new_vocabulary.values()) + 1
+    if old_vocabulary == new_vocabulary and needed <= base_rows:
+        return None
     # An extended vocabulary that still fits keeps the base's own size; so does every row it does not use.
     extends = old_vocabulary.items() <= new_vocabulary.items()
     size = base_rows if extends and needed <= base_rows else padded_size(needed, multiple)

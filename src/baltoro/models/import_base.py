@@ -267,7 +267,7 @@ def _convert_gguf(path: Path, folder: Path) -> None:
             str(path), return_tensors=True, model_to_load=model, torch_dtype=torch.bfloat16
         )["tensors"]
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # its parsers raise every kind, a bare Exception included, for one meaning
         raise InputError(
             f"{path}: the GGUF file cannot be read ({error}); get it again, or another one"
         ) from error

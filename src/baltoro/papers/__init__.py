@@ -24,7 +24,25 @@ Modules: ``schema`` (what a paper is) · ``detect`` (which format) · ``containe
 text).
 """
 
-from baltoro.papers.reader import read
-from baltoro.papers.schema import Paper, Reject
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from baltoro.papers.reader import read
+    from baltoro.papers.schema import Paper, Reject
 
 __all__ = ["Paper", "Reject", "read"]
+
+_HOMES = {"Paper": "schema", "Reject": "schema", "read": "reader"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use: whoever wants one reader or the schema pays for no more."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -6,9 +6,9 @@ so cleaning a span can never break a neighbour's citation. Inline content is a l
 readers keep the spaces between words and spans (or put one where the layout had a break), never
 add a space where the source has none, and never glue two words together.
 
->>> block = Block("paragraph", [Inline("text", "Melt rises "), Inline("citation", "[3]", "b2"), Inline("text", ".")])
+>>> block = Block("paragraph", [Inline("text", "Melt rises "), Inline("citation", "[3]", "b2")])
 >>> block.printed()
-'Melt rises [3].'
+'Melt rises [3]'
 """
 
 from __future__ import annotations

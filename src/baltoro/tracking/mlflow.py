@@ -79,7 +79,7 @@ class Tracker:
             found = self._client.get_experiment_by_name(self.experiment)
             if found is None:
                 # Without a server nobody but us decides where files go: beside the database.
-                location = None if file is None else str(file.parent / "mlflow")
+                location = None if file is None else (file.parent.absolute() / "mlflow").as_uri()
                 self._experiment_id = self._create_experiment(location)
             else:
                 if found.lifecycle_stage == "deleted":
@@ -87,15 +87,20 @@ class Tracker:
                 self._experiment_id = found.experiment_id
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             raise PlatformError(
-                f"tracking.uri: the MLflow store at {self.uri} cannot be used ({_first_line(error)}); correct "
-                "tracking.uri or MLFLOW_TRACKING_URI, start the server, or give sqlite:///FILE"
+                f"tracking.uri: the MLflow store at {self.uri} cannot be used ({_first_line(error)}); "
+                "correct tracking.uri or MLFLOW_TRACKING_URI, start the server, or give sqlite:///FILE"
             ) from None
 
     def _create_experiment(self, artifact_location: str | None) -> str:
         from mlflow.exceptions import MlflowException
 
         try:
-            created = self._client.create_experiment(self.experiment, artifact_location=artifact_location)
+            created = self._client.create_experiment(
+                self.experiment,
+                artifact_location=artifact_location,
+                # Opens the page that compares training runs, instead of the one for prompts and traces.
+                tags={"mlflow.experimentKind": "custom_model_development"},
+            )
         except MlflowException:
             # Another command may have created it between our look and our try.
             found = self._client.get_experiment_by_name(self.experiment)
@@ -130,8 +135,8 @@ class Tracker:
             created = self.client.create_run(self._experiment_id, run_name=name, tags=all_tags)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise PlatformError(
-                f"the MLflow store at {self.uri} takes no new run for {name} ({_first_line(error)}); what is built "
-                "is kept, the same command goes on once the store answers"
+                f"the MLflow store at {self.uri} takes no new run for {name} ({_first_line(error)}); what is "
+                "built is kept, the same command goes on once the store answers"
             ) from None
         run = StageRun(self.uri, created.info.run_id, self._client)
         try:
@@ -300,7 +305,7 @@ class StageRun:
         self._drain()
         if self._pending:
             logger.warning(
-                "MLflow at %s never accepted %d records of run %s, beginning with %s; the artifacts are complete",
+                "MLflow at %s never took %d records of run %s, beginning with %s; the artifacts are complete",
                 self.uri,
                 len(self._pending),
                 self.run_id,
@@ -360,7 +365,8 @@ def _settle_mlflow() -> None:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
+    # It prints tracebacks of what is told in one line here.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _prove_writable(file: Path) -> None:

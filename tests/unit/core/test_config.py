@@ -1,4 +1,4 @@
-"""Recipes are decoded strictly, and every mistake is answered with path, value, what is allowed and a way out."""
+"""Recipes are decoded strictly; every mistake is answered with path, value, what is allowed and a way out."""
 
 import pytest
 import yaml
@@ -136,7 +136,14 @@ def test_missing_file_and_folder_are_told_apart(tmp_path):
 
 def test_overrides_reach_into_lists_and_create_sections():
     data = {"items": [{"count": 1}]}
-    for text in ("items.0.count=5", "items.1={count: 7}", "one.tags=[a, b]", "name=x", "rate=1e-2", "one.count="):
+    for text in (
+        "items.0.count=5",
+        "items.1={count: 7}",
+        "one.tags=[a, b]",
+        "name=x",
+        "rate=1e-2",
+        "one.count=",
+    ):
         apply_override(data, text)
     assert data == {
         "items": [{"count": 5}, {"count": 7}],
@@ -162,7 +169,9 @@ def test_impossible_override_is_refused(text, expected):
 
 
 def test_environment_variables_become_paths_in_a_stable_order():
-    found = list(environment_overrides({"BALTORO__B__X": "1", "BALTORO__A": "2", "OTHER": "3", "BALTORO_DATA": "4"}))
+    found = list(
+        environment_overrides({"BALTORO__B__X": "1", "BALTORO__A": "2", "OTHER": "3", "BALTORO_DATA": "4"})
+    )
     assert found == [(["a"], "2", "BALTORO__A"), (["b", "x"], "1", "BALTORO__B__X")]
 
 
@@ -191,9 +200,15 @@ def test_every_field_of_a_recipe_is_marked():
     assert len(seen) > 10
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z]{1,6}", fullmatch=True), st.integers() | st.booleans() | st.text(max_size=5)))
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,6}", fullmatch=True), st.integers() | st.booleans() | st.text(max_size=5)
+    )
+)
 def test_overrides_set_exactly_what_they_name(values):
     data = {}
     for key, value in values.items():
-        apply_override(data, f"s.{key}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10))}")
+        apply_override(
+            data, f"s.{key}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10))}"
+        )
     assert data.get("s", {}) == values

@@ -44,7 +44,14 @@ def test_blocks_without_text_are_removed_but_headings_that_name_subsections_stay
     given_paper = paper()
     given_paper.sections = [
         Section(1, "Methods"),
-        Section(2, "Drilling", blocks=[Block("paragraph", [Inline("text", " \u200b")]), Block("paragraph", [Inline("text", "x")])]),
+        Section(
+            2,
+            "Drilling",
+            blocks=[
+                Block("paragraph", [Inline("text", " \u200b")]),
+                Block("paragraph", [Inline("text", "x")]),
+            ],
+        ),
         Section(1, "", blocks=[Block("paragraph", [])]),
     ]
     cleaned = clean_paper(given_paper, CleanConfig())
@@ -157,7 +164,9 @@ def test_patterns_that_leave_nothing_are_refused(tmp_path):
 def test_folder_of_pdfs_is_refused_with_the_commands_that_parse_them(tmp_path):
     for name in ("a.pdf", "b.pdf"):
         (tmp_path / name).write_bytes(b"%PDF-1.7\n")
-    with pytest.raises(InputError, match=r"2 of 2 files are PDFs(.|\n)*grobid_client(.|\n)*nougat(.|\n)*docling"):
+    with pytest.raises(
+        InputError, match=r"2 of 2 files are PDFs(.|\n)*grobid_client(.|\n)*nougat(.|\n)*docling"
+    ):
         list_source(0, SourceConfig(name="s", uri=str(tmp_path)), Storage())
 
 

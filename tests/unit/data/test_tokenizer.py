@@ -15,7 +15,6 @@ from baltoro.data.tokenizer import (
     CONTROL_TOKENS,
     base_tokenizer,
     check_round_trip,
-    embedding_rows_for_new_tokens,
     load_tokenizer,
     missing_bytes,
     padded_vocab_size,
@@ -225,15 +224,6 @@ def test_a_marker_that_is_a_control_token_is_refused(trained):
         with_markers(trained, ["</s>"], add=True)
     with pytest.raises(ConfigError, match="stands twice"):
         with_markers(trained, ["[A]", "[A]"], add=True)
-
-
-def test_added_tokens_know_their_old_pieces(trained):
-    rows = embedding_rows_for_new_tokens(trained, ["[START_REF]", "[START_NOTE]", "<work>"])
-    assert sorted(rows) == [len(trained), len(trained) + 1]
-    grown = with_markers(trained, ["[START_REF]", "[START_NOTE]", "<work>"], add=True)
-    assert grown.convert_tokens_to_ids(["[START_NOTE]", "<work>"]) == sorted(rows)
-    assert trained.decode(rows[len(trained)]) == "[START_NOTE]"
-    assert trained.decode(rows[len(trained) + 1]) == "<work>"
 
 
 def test_the_embedding_is_padded_to_a_multiple(trained):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
@@ -105,6 +105,7 @@ def test_rows_of_nothing_but_padding_give_finite_outputs_and_gradients():
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
 def test_the_mask_is_what_its_definition_says(segments):
     mask = packed_causal_mask(torch.tensor([segments], dtype=torch.int32))

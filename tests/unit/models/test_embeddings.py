@@ -21,6 +21,15 @@ def test_the_same_vocabulary_needs_no_map():
     assert map_vocabulary(byte_tokenizer(), byte_tokenizer(), base_rows=264, multiple=64) is None
 
 
+def test_a_base_whose_tokenizer_names_more_tokens_than_it_has_rows_gets_the_missing_rows():
+    old = base_matrix(rows=259)
+    mapped = map_vocabulary(grown("[X]"), grown("[X]"), base_rows=259, multiple=8)
+    new = mapped.apply(old)
+    assert new.shape == (264, 4)
+    torch.testing.assert_close(new[:259], old)
+    torch.testing.assert_close(new[259], old.mean(dim=0))
+
+
 def test_an_added_token_starts_at_the_mean_of_its_old_pieces():
     tokenizer = grown("[START_REF]")
     old = base_matrix(rows=259)

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from baltoro.core.errors import InputError
 from baltoro.core.storage import Storage
@@ -151,3 +151,64 @@ def test_the_kind_of_base_is_told_from_its_form(base_name, kind):
 def test_a_base_of_no_kind_is_refused_with_the_presets():
     with pytest.raises(InputError, match="llama-tiny, llama-125m"):
         base_kind("a/b/c d")
+
+
+def write_gguf(path, weights, config):
+    """Write a LLaMA as llama.cpp does: Q8_0 matrices, query and key rows permuted, byte-level tokens."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    vocabulary = byte_tokenizer().get_vocab()
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([*sorted(vocabulary, key=vocabulary.get), "ab"])
+    writer.add_token_types([3] * 3 + [1] * 257)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    for name, tensor in weights.items():
+        value = tensor.detach().float().numpy()
+        for kind, count in heads.items():
+            if kind in name:
+                halves = value.reshape(count, 2, value.shape[0] // count // 2, value.shape[1])
+                value = halves.swapaxes(1, 2).reshape(value.shape)
+        target = names.get_name(name, try_suffixes=(".weight",))
+        kind = gguf.GGMLQuantizationType.Q8_0 if value.ndim == 2 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(target, gguf.quants.quantize(value, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_is_dequantised_to_the_model_it_was_made_from(tmp_path):
+    torch.manual_seed(3)
+    original = AutoModelForCausalLM.from_config(
+        LlamaConfig(**{**dict(tiny_plan().config), "vocab_size": 260})
+    )
+    folder = tmp_path / "package"
+    folder.mkdir()
+    write_gguf(folder / "tiny.Q8_0.gguf", dict(original.named_parameters()), original.config.to_dict())
+    result = imported(folder, tmp_path)
+    assert result.parameters == 26_912
+    loaded = AutoModelForCausalLM.from_pretrained(result.folder, dtype=torch.float32)
+    ids = torch.arange(3, 60)[None]
+    with torch.no_grad():
+        difference = loaded(input_ids=ids).logits - original(input_ids=ids).logits
+        spread = original(input_ids=ids).logits.std()
+    assert difference.abs().max() < 0.1 * spread
+    assert json.loads((result.folder / "config.json").read_text())["dtype"] == "bfloat16"
+    vocabulary = AutoTokenizer.from_pretrained(result.folder).get_vocab()
+    assert {**byte_tokenizer().get_vocab(), "ab": 259}.items() <= vocabulary.items()

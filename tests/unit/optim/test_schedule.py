@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -12,9 +12,9 @@ from baltoro.optim.schedule import build_schedule
 BATCH = 1000
 
 
-def schedule(steps=100, peak=2.0, **settings):
+def schedule(steps=100, peak=2.0, **fields):
     return build_schedule(
-        ScheduleConfig(**settings), learning_rate=peak, steps=steps, global_batch_tokens=BATCH
+        ScheduleConfig(**fields), learning_rate=peak, steps=steps, global_batch_tokens=BATCH
     )
 
 
@@ -51,6 +51,7 @@ def test_without_any_warmup_setting_two_percent_are_warmup():
     assert rates(20) == 2.0
 
 
+@settings(deadline=None)
 @given(
     shape=st.sampled_from(["cosine", "wsd", "linear", "constant"]),
     steps=st.integers(2, 500),

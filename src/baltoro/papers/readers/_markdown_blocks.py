@@ -379,7 +379,7 @@ class _BlockScanner:
             cells, outside = parse_latex_table(source + closer)
             self._emit(RawBlock("table", outside, cells=cells))
         else:
-            self._emit(_formula(source[match.end() :]))
+            self._emit(formula_block(source[match.end() :]))
         rest = self._lines[last][close:]
         self._position = last
         self._put_back(rest.removeprefix(closer))
@@ -428,7 +428,7 @@ class _BlockScanner:
         body.append(text[:close])
         if not self._nougat and opener == "\\[" and not any(map(_TEX_CHARACTERS.search, body)):
             return False
-        block = _formula("\n".join(body))
+        block = formula_block("\n".join(body))
         rest = text[close + len(closer) :]
         number = _TRAILING_NUMBER.match(rest)
         if number and block.marker is None:
@@ -517,7 +517,8 @@ class _BlockScanner:
         return True
 
 
-def _formula(source: str) -> RawBlock:
+def formula_block(source: str) -> RawBlock:
+    r"""Return a formula block of TeX, the number of its ``\tag`` apart."""
     tag = _TAG.search(source)
     if tag is None:
         return RawBlock("formula", collapse(source))
@@ -694,7 +695,7 @@ class _InlineParser:
         if opener == "\\[" and not self._nougat and not _TEX_CHARACTERS.search(source):
             self._nodes.append("[")  # an escaped bracket around a citation, not a formula
             return position
-        block = _formula(source)
+        block = formula_block(source)
         if block.text:
             self._nodes.append(Inline("formula", block.text, "tex"))
         if block.marker:
@@ -715,7 +716,7 @@ class _InlineParser:
         ):
             self._nodes.append(opener)
             return position
-        block = _formula(source)
+        block = formula_block(source)
         self._nodes.append(Inline("formula", block.text, "tex"))
         if block.marker:
             self._nodes.append(f" {block.marker}")

@@ -3,6 +3,10 @@
 The formats without structure of their own (Nougat, Markdown, Docling) share these rules. What is not
 recognised with confidence stays where it stands as a paragraph: every word of the input is kept once,
 in order, except in reference entries (which become fields) and what a reader removes on purpose.
+
+The lines between title and abstract that are no names (affiliations, e-mail addresses, notes on who did
+what) belong to neither title, abstract nor body, and a model should not learn addresses: they go, one a
+line, to ``Paper.extra["front_matter"]``, as the readers of structured formats leave them out of the body.
 """
 
 from __future__ import annotations
@@ -49,11 +53,19 @@ _FOOTNOTE_NOISE = re.compile(r"footnotemark:?\s*$", re.I)
 _KEYWORDS = re.compile(
     r"[*_\s]*(?:key\s?-?words?(?:\s+and\s+phrases)?|index terms)[*_\s]*(?:[:—–]|-\s)[*_\s]*", re.I
 )
-_SUPERSCRIPT = re.compile(r"\\\(\s*(?:\{\}|~)?\s*\^[^()]*\\\)|\\\(\\boxtimes\\\)|\(\\\(\\boxtimes\\\)\)")
-_AUTHOR_SPLIT = re.compile(r"\0|\s{2,}|\s*[,;&]\s*|\s+and\s+|(?<=[^\W\d_])\d[\d,*†‡§]*")
-_AUTHOR_NOISE = " *†‡§¶.,\t"
+_SUPERSCRIPT = re.compile(
+    r"""\\\(\s*(?:\{\}|~)?\s*\^[^()]*\\\) | \(?\\\((?:\\boxtimes)?\\\)\)?
+      | <sup>[^<>]{0,40}</sup> | \^\{?[\d*†‡§¶,\ ]{1,20}\}?\^? | [¹²³⁰⁴-⁹]+(?:\s?,\s?[¹²³⁰⁴-⁹]+)*
+      | \$\s*(?:\{\})?\^[^$]{1,40}\$ | [†‡§¶]+""",
+    re.VERBOSE | re.I,
+)
+_AUTHOR_SPLIT = re.compile(r"\0|\s{2,}|\s*[,;&|·•]\s*|\s+and\s+|(?<=[^\W\d_])\s?\d[\d,*†‡§]*")
+_AUTHOR_LEAD = re.compile(r"[*_]*(?:(?:written\s+)?by\s+|authors?\s*:[*_]*\s*)", re.I)
+_AUTHOR_NOISE = " *_†‡§¶.,()[]\t\n"
+_DEGREE = re.compile(r"(?:Ph\.?\s?D|M\.?\s?D|M\.?\s?Sc|B\.?\s?Sc|D\.?\s?Sc|FR\.?S|Jr|Sr|II|III)\.?$")
+_ODD_NAME = re.compile(r"[^\W\d_a-z][\w.'’\- ]{1,40}$")
 _INSTITUTION = re.compile(
-    r"universit|institut|school|depart|college|laborator|\blabs?\b|research|center|centre|academy|faculty|hospital"
+    r"\buniv\b|universit|institut|school|depart|college|laborator|\blabs?\b|research|center|centre|academy|faculty|hospital"
     r"|compan|\binc\b|\bltd\b|corporation|technolog|scienc|engineering|polytech|ministry|group|network|systems|street"
     r"|google|microsoft|meta\b|openai|nvidia|\bAI\b|intelligence|state|national|\bUC\b|\bETH\b|\bMIT\b"
     r"|France|China|Germany|Italy|Switzerland|Netherlands|\bUSA\b|\bUK\b"
@@ -73,9 +85,12 @@ _TITLE_WORD_INSIDE = re.compile(
 )
 _AMPERSAND = re.compile(r"(?:^|\s)&(?=\s?\S)")
 _EMAIL = re.compile(r"\S+@\S+|\{[^{}]*\}")
-_FRONT_BLOCKS = 80
+_FRONT_BLOCKS = 240
 _LONGEST_TITLE_CHARACTERS = 300
-_LONGEST_AUTHOR_LINE_CHARACTERS = 400
+_LONGEST_FRONT_LINE_CHARACTERS = 400
+_LONGEST_AUTHOR_LIST_CHARACTERS = 20_000
+_FEWEST_SENTENCE_WORDS = 8
+_FEWEST_PROSE_WORDS = 60
 
 
 @dataclass(slots=True)
@@ -123,6 +138,7 @@ class _Builder:
         self._entries: list[Entry] = []
         self._labels: Counter[str] = Counter()
         self._sections: list[Section] = [Section(1, "")]
+        self._front_lines: list[str] = []
         self._last_level = 0
 
     def build(self) -> Paper:
@@ -139,6 +155,8 @@ class _Builder:
         for block in [*paper.abstract, *paper.blocks()]:
             if block.kind not in ("formula", "code"):
                 block.inlines = index.link(block.inlines)
+        if self._front_lines:
+            paper.extra["front_matter"] = "\n".join(self._front_lines)
         paper.extra.update({name: str(count) for name, count in self._counts.items() if count})
         return _require_text(paper)
 
@@ -174,16 +192,37 @@ class _Builder:
                 position = title_at
             for index in range(title_at):
                 self._add(blocks[index])
-        if not self._source.loose_lines_are_authors:
-            return position
-        end = next(
-            (i for i, b in enumerate(blocks[: _FRONT_BLOCKS + 1]) if i >= position and b.kind == "heading"),
-            None,
-        )
-        if end is None:
-            end = position
-        self._authors(blocks[position:end])
-        return end
+        end, before_abstract = self._front_end(position)
+        if self._source.loose_lines_are_authors or before_abstract:
+            self._authors(blocks[position:end], before_abstract)
+            return end
+        return position + self._take_byline(position)
+
+    def _front_end(self, position: int) -> tuple[int, bool]:
+        """Return the block at which the lines under a title end, and whether the abstract starts there."""
+        for index, block in enumerate(self._blocks[position : position + _FRONT_BLOCKS], position):
+            text = block.text.strip("*_ ")
+            if block.kind == "heading":
+                abstract = _ABSTRACT.match(text) is not None
+                # Outside parsed papers a summary is any section: what stands before it is text.
+                return index, abstract and (self._source.loose_lines_are_authors or text[0] in "aA")
+            if block.kind == "paragraph" and _ABSTRACT_LEAD.match(block.text):
+                return index, True
+        return position, False
+
+    def _take_byline(self, position: int) -> int:
+        """Take an author line under the title of a text that has no abstract; return its blocks, 0 or 1."""
+        if position == 0 or position >= len(self._blocks) or self._blocks[position].kind != "paragraph":
+            return 0
+        text = self._blocks[position].text.strip()
+        lead = _AUTHOR_LEAD.match(text)
+        names = self._names(text) if len(text) <= _LONGEST_FRONT_LINE_CHARACTERS else []
+        # A line of two names may be any text ("Great Britain, New Zealand"): type or a mark tells.
+        marked = len(names) > 1 and (text[0] in "*_" or bool(_SUPERSCRIPT.search(text)))
+        if not names or not (lead or marked):
+            return 0
+        self._take_authors(names)
+        return 1
 
     def _title_index(self) -> int | None:
         blocks = self._blocks
@@ -244,48 +283,116 @@ class _Builder:
             position += 1
         return lines
 
-    def _authors(self, front: list[RawBlock]) -> None:
-        """Take the names out of the loose lines under a title; what is left of them stays as text."""
+    def _authors(self, front: list[RawBlock], before_abstract: bool) -> None:
+        """Take the names out of the loose lines under a title, and addresses and notes out of the body."""
+        lines = self._front_parts(front)
         previous = "title"
-        for index, block in enumerate(front):
-            text = block.text
-            if block.kind != "paragraph" or len(text) > _LONGEST_AUTHOR_LINE_CHARACTERS:
+        for index, (block, part) in enumerate(lines):
+            following = [text for _, text in lines[index + 1 :]]
+            if block.kind != "paragraph" or _CAPTION.match(part):
                 self._add(block)
                 previous = "text"
-                continue
-            has_names = bool(_SUPERSCRIPT.search(text)) or text.count(",") > 1
-            mail = next((b.text for b in front[index + 1 : index + 4] if "@" in b.text), "")
-            rest: list[str] = []
-            for part_number, part in enumerate(_AMPERSAND.split(text)):
-                opens = part_number > 0 or previous in ("title", "names") or self._has_mail_of(part, mail)
-                if previous == "names" and part_number == 0 and not has_names and len(self._names(part)) < 2:
-                    opens = False
-                names = self._names(part) if opens or has_names or _AUTHOR_SPLIT.search(part.strip()) else []
-                if names and (opens or len(names) > 1):
-                    self._paper.authors.extend(names)
-                    previous = "names"
-                elif part.strip():
-                    rest.append(part.strip())
-                    previous = "mail" if "@" in part else "text"
-            if rest:
-                self._add(RawBlock("paragraph", " ".join(rest)))
+            elif _FOOTNOTE.match(part) and not self._is_front_line(part, before_abstract):
+                self._add(block)
+            elif names := self._accepted_names(part, previous, following):
+                self._take_authors(names)
+                previous = "names"
+            elif self._is_front_line(part, before_abstract):
+                printed = collapse("".join(span.text for span in self._inlines(part)))
+                if _FOOTNOTE_NOISE.search(part):
+                    self._counts["footnote_marks_removed"] += 1
+                elif printed:
+                    self._front_lines.append(printed)
+                previous = "mail" if "@" in part else "address" if self._is_address(part) else "text"
+            else:
+                self._add(RawBlock("paragraph", part))
+                previous = "text"
+
+    def _front_parts(self, front: list[RawBlock]) -> list[tuple[RawBlock, str]]:
+        """Return the lines under a title: ``&`` and, where it holds more than names, a break part them."""
+        parts: list[tuple[RawBlock, str]] = []
+        for block in front:
+            texts = [block.text]
+            if block.kind == "paragraph" and len(block.text) <= _LONGEST_AUTHOR_LIST_CHARACTERS:
+                short = "\n" in block.text and all(len(line) < 150 for line in block.text.split("\n"))
+                if short and not self._names(block.text):
+                    texts = block.text.split("\n")
+                texts = [
+                    f"&{part}" if nth else part
+                    for text in texts
+                    for nth, part in enumerate(_AMPERSAND.split(text))
+                ]
+            parts += [(block, text) for text in texts if text.strip(" &") or block.kind != "paragraph"]
+        return parts
+
+    def _accepted_names(self, part: str, previous: str, following: list[str]) -> list[str]:
+        """Return the names of a line that its place tells to be authors'; a lone one may be a company."""
+        names = self._names(part)
+        if (
+            len(names) > 1
+            or part.startswith("&")
+            or previous in ("title", "mail")
+            or _SUPERSCRIPT.search(part)
+            or (names and self._has_mail_of(part, next((text for text in following[:3] if "@" in text), "")))
+        ):
+            return names
+        if previous == "names":
+            after = next((text for text in following if len(self._names(text)) != 1), "")
+            return names if not after or (self._is_address(after) and "@" not in after) else []
+        return names if previous == "address" and following and self._is_address(following[0]) else []
+
+    @staticmethod
+    def _is_address(text: str) -> bool:
+        """Tell whether a line under a title names a place of work, an e-mail address or a contribution."""
+        return (
+            "@" in text
+            or _SUPERSCRIPT.match(text.strip()) is not None
+            or _INSTITUTION.search(text) is not None
+        )
+
+    def _is_front_line(self, text: str, before_abstract: bool) -> bool:
+        """Tell whether a line under a title that is no name belongs to the title page, not to the body."""
+        words = len(text.split())
+        ends = text.rstrip("*_ \n").endswith((".", "!", "?"))
+        if _SUPERSCRIPT.match(text.strip()):
+            return True
+        if (ends and words >= _FEWEST_PROSE_WORDS) or len(text) > _LONGEST_FRONT_LINE_CHARACTERS:
+            return False
+        sentence = ends and words >= _FEWEST_SENTENCE_WORDS
+        if self._is_address(text):
+            return before_abstract or not sentence
+        return before_abstract and not sentence
+
+    def _take_authors(self, names: list[str]) -> None:
+        known = {collapse(name).casefold() for name in self._paper.authors}
+        self._paper.authors += [name for name in names if name.casefold() not in known]
 
     @staticmethod
     def _has_mail_of(part: str, mail: str) -> bool:
-        """Tell whether the next e-mail address has one of this line's words (a name) before its ``@``."""
+        """Tell whether the next e-mail address has the start of one of this line's words before its ``@``."""
         user = mail.partition("@")[0].lower()
-        return any(word.lower() in user for word in re.findall(r"[^\W\d_]{3,}", part))
+        return any(word[:5].lower() in user for word in re.findall(r"[^\W\d_]{3,}", part))
 
-    @staticmethod
-    def _names(line: str) -> list[str]:
+    def _names(self, line: str) -> list[str]:
         """Return the persons of a line, or nothing if any part of it is not surely a person's name."""
-        marked = _SUPERSCRIPT.sub("\0", line.strip().strip("*"))
+        line = line.strip(" &\n")
+        lead = _AUTHOR_LEAD.match(line)
+        marked = line[lead.end() :] if lead else line
+        marked = _SUPERSCRIPT.sub("\0", marked.strip("*_ "))
+        if not self._nougat:
+            marked = "".join(span.text for span in self._inlines(marked.replace("\n", "\0")))
         if marked.startswith("\0") or "@" in marked or _INSTITUTION.search(marked):
             return []
-        parts = [part.strip(_AUTHOR_NOISE) for part in _AUTHOR_SPLIT.split(marked)]
-        names = [part for part in parts if part]
-        if names and all(2 <= len(name.split()) <= 5 and is_name(name) for name in names):
-            return names
+        for line_break in ("\0", " "):
+            joined = marked.replace("\n", line_break).replace("**", "\0")
+            parts = [part.strip(_AUTHOR_NOISE) for part in _AUTHOR_SPLIT.split(joined)]
+            names = [part for part in parts if part and not _DEGREE.match(part)]
+            strange = [name for name in names if not (2 <= len(name.split()) <= 5 and is_name(name))]
+            # One odd name in a long list is still a name.
+            if names and (
+                not strange or (3 * len(strange) < len(names) and all(map(_ODD_NAME.match, strange)))
+            ):
+                return [collapse(name) for name in names]
         return []
 
     # Sections
@@ -350,8 +457,9 @@ class _Builder:
         keywords = _KEYWORDS.match(block.text) if block.kind == "paragraph" else None
         if keywords:
             return self._take_keywords(block, keywords.end())
-        if _SUPERSCRIPT.match(block.text.strip()) and len(block.text) < _LONGEST_AUTHOR_LINE_CHARACTERS:
-            return False  # affiliations that the layout puts under the abstract
+        if _SUPERSCRIPT.match(block.text.strip()) and self._is_address(block.text):
+            self._front_lines.append(collapse(self._printed(block)))  # affiliations set under the abstract
+            return True
         if _CAPTION.match(block.text) or _FOOTNOTE.match(block.text):
             return False
         built = self._block(block)
@@ -360,7 +468,7 @@ class _Builder:
         return True
 
     def _take_keywords(self, block: RawBlock, start: int) -> bool:
-        words = collapse("".join(i.text for i in parse_inlines(block.text[start:], self._source.dialect)))
+        words = collapse("".join(span.text for span in self._inlines(block.text[start:])))
         self._paper.keywords.extend(w.strip(" .") for w in re.split(r"[;,·•]", words) if w.strip(" ."))
         return True
 
@@ -396,7 +504,7 @@ class _Builder:
         if block.kind == "paragraph" and len(self._sections) == 1 and not self._paper.abstract:
             lead = _ABSTRACT_LEAD.match(block.text)
             if lead:
-                spans = parse_inlines(block.text[lead.end() :], self._source.dialect, self._source.link_names)
+                spans = self._inlines(block.text[lead.end() :])
                 self._paper.abstract.append(Block("paragraph", spans))
                 return position if position is not None else 0
         built = self._block(block)
@@ -482,7 +590,7 @@ class _Builder:
                 self._counts["footnote_marks_removed"] += 1
                 return None
             mark = note["mark"].strip("\\() ")
-            spans = parse_inlines(block.text[note.end() :], self._source.dialect, self._source.link_names)
+            spans = self._inlines(block.text[note.end() :])
             return Block("note", spans, label=mark, ref_id=self._unique(f"note-{mark}")) if spans else None
         spans = self._spans(block)
         return Block("paragraph", spans) if spans else None
@@ -504,7 +612,7 @@ class _Builder:
         rest = block.text[caption.end() :]
         # The marks before and after the label belong to it; what they leave open is dropped with it.
         lead = "**" if block.text.lstrip().startswith("**") and "**" not in caption["end"] else ""
-        built.inlines = parse_inlines(lead + rest, self._source.dialect, self._source.link_names)
+        built.inlines = self._inlines(lead + rest)
         kind = "table" if built.kind == "table" else "figure"
         built.ref_id = self._unique(f"{kind}-{caption['number'].lower()}")
 
@@ -516,7 +624,10 @@ class _Builder:
     def _spans(self, block: RawBlock) -> list[Inline]:
         if block.inlines is not None:
             return block.inlines
-        return parse_inlines(block.text, self._source.dialect, self._source.link_names)
+        return self._inlines(block.text)
+
+    def _inlines(self, text: str) -> list[Inline]:
+        return parse_inlines(text, self._source.dialect, self._source.link_names)
 
     def _printed(self, block: RawBlock) -> str:
         return "".join(span.text for span in self._spans(block))

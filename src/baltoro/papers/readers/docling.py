@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from baltoro.papers.readers._markdown_blocks import RawBlock, RawKind, collapse, scan_blocks
+from baltoro.papers.readers._markdown_blocks import RawBlock, RawKind, collapse, formula_block, scan_blocks
 from baltoro.papers.readers._paper_builder import Source, build_paper
 from baltoro.papers.readers.markdown import normalise_line_ends
 from baltoro.papers.schema import Inline, Paper, ReadReject
@@ -26,6 +26,12 @@ _COVERED_FRACTION = 0.9
 _FURNITURE = frozenset({"page_header", "page_footer"})
 _ARRAYS = ("texts", "tables", "pictures", "groups", "key_value_items", "form_items")
 _NOTE_MARK = re.compile(r"(\d{1,3}|[*†‡§¶]{1,3})[.)]?\s+(?=\S)")
+_EQUATION_NUMBER = r"(?:[A-Z]\.?)?\d{1,3}(?:\.\d{1,3})?[a-z]?"
+_PRINTED_NUMBER = re.compile(rf"(?:^|\s)\(({_EQUATION_NUMBER})\)$")
+_DECODED_NUMBER = re.compile(
+    rf"(?P<gap>(?:(?:\\q?quad\b|\\hfill\b|\\eqno\b|~)\s*(?:\\[,;: ]\s*)*)+|(?<=\s))"
+    rf"(?:\\left)?\(\s*(?P<number>{_EQUATION_NUMBER})\s*(?:\\right)?\)\s*$"
+)
 _MOST_CELLS = 1_000_000
 _NO_SPACE_BEFORE = tuple(",.;:!?)]}’”")
 _NO_SPACE_AFTER = tuple("([{“‘")
@@ -286,9 +292,9 @@ class _Tree:
                 block.marker = collapse(marker) if isinstance(marker, str) and marker.strip() else "•"
                 yield block
             case "formula":
-                span = self._formula(node)
+                span, number = self._numbered_formula(node)
                 if span is not None:
-                    yield RawBlock("formula", inlines=[span])
+                    yield RawBlock("formula", inlines=[span], marker=number)
             case "code":
                 yield RawBlock("code", words)
                 for caption in self._linked_words(reference, "captions"):
@@ -306,6 +312,28 @@ class _Tree:
         self.counts["formulas_not_decoded"] += 1
         glyphs = collapse(self._words(node))
         return Inline("formula", glyphs) if glyphs else None
+
+    def _numbered_formula(self, node: dict[str, Any]) -> tuple[Inline | None, str | None]:
+        """Return a displayed formula, and the number printed beside it, which the TeX may not hold."""
+        span = self._formula(node)
+        original = node.get("orig")
+        printed = _PRINTED_NUMBER.search(collapse(original)) if isinstance(original, str) else None
+        number = f"({printed[1]})" if printed else None
+        if span is None:
+            return None, None
+        if span.target is None:
+            glyphs = span.text[: printed.start()] if printed else ""
+            return (Inline("formula", glyphs), number) if glyphs else (span, None)
+        block = formula_block(span.text)
+        span.text = block.text
+        if block.marker:
+            return span, block.marker
+        decoded = _DECODED_NUMBER.search(span.text)
+        # Decoded TeX sets every token apart: only a gap, or the page, tells "(3)" from an argument.
+        if decoded and (decoded["gap"] or (printed and printed[1] == decoded["number"])):
+            span.text = span.text[: decoded.start()].rstrip()
+            number = f"({decoded['number']})"
+        return span, number
 
     def _inline_group(self, group: str, level: int) -> RawBlock:
         spans: list[Inline] = []

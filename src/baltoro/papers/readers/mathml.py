@@ -13,9 +13,12 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import zip_longest
-from typing import cast
 
 from lxml import etree
+
+from baltoro.papers.readers._xml import all_text, children_of, collapse_space
+
+_Handler = Callable[[etree._Element], str]
 
 _GREEK = (
     "alpha beta gamma delta zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon chi psi omega"
@@ -136,7 +139,8 @@ _ENCLOSURES: dict[str, str] = {
     "radical": r"\sqrt",
 }
 _DELIMITERS = {"": ".", "∣": "|"}
-_DOCUMENT_BODY = re.compile(r"\\begin\s*\{document\}(.*?)(?:\\end\s*\{document\}|$)", re.DOTALL)
+_DOCUMENT_BEGIN = re.compile(r"\\begin\s*\{document\}")
+_DOCUMENT_END = re.compile(r"\\end\s*\{document\}")
 _DELIMITED = re.compile(
     r"\$\$(?P<a>.*)\$\$|\$(?P<b>(?:\\.|[^$\\])*)\$|\\\[(?P<c>.*)\\\]|\\\((?P<d>.*)\\\)"
     r"|\\begin\{(?P<env>equation\*?|displaymath|math)\}(?P<e>.*)\\end\{(?P=env)\}",
@@ -144,7 +148,6 @@ _DELIMITED = re.compile(
 )
 _ATOM = re.compile(r"[^\\]|\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|\\[A-Za-z]+(?:\{[^{}]*\})+")
 _COMMAND = re.compile(r"\\[A-Za-z]+(?=\{)")
-_SPACE_RUN = re.compile(r"[ \t\r\n]+")
 _LEADING_SPACING = re.compile(r"^(?:\\[,:;! ]|\\q?quad(?![A-Za-z])| )+")
 _TRAILING_SPACING = re.compile(r"(?:(?<!\\)\\[,:;! ]|\\q?quad(?![A-Za-z])|(?<!\\) )+$")
 _LENGTH = re.compile(r"\s*(-?(?:\d+\.?\d*|\.\d+))\s*(em|ex|pt|px)")
@@ -163,7 +166,7 @@ def mathml_to_latex(element: etree._Element) -> str:
     >>> mathml_to_latex(formula)
     'x^{2}\\leq\\alpha'
     """
-    return edge_spacing_as_spaces(_SPACE_RUN.sub(" ", _latex(element)))
+    return edge_spacing_as_spaces(collapse_space(_latex(element)))
 
 
 def edge_spacing_as_spaces(latex: str) -> str:
@@ -172,7 +175,11 @@ def edge_spacing_as_spaces(latex: str) -> str:
     >>> edge_spacing_as_spaces(r"x\,\quad ")
     'x '
     """
-    return _TRAILING_SPACING.sub(" ", _LEADING_SPACING.sub(" ", latex))
+    if latex and latex[0] in "\\ ":
+        latex = _LEADING_SPACING.sub(" ", latex)
+    if latex and latex[-1] in ",:;! d":
+        latex = _TRAILING_SPACING.sub(" ", latex)
+    return latex
 
 
 def strip_tex_wrapping(tex: str) -> str:
@@ -182,9 +189,10 @@ def strip_tex_wrapping(tex: str) -> str:
     'E=mc^2'
     """
     if "\\begin" in tex:
-        body = _DOCUMENT_BODY.search(tex)
-        if body:
-            tex = body.group(1)
+        begin = _DOCUMENT_BEGIN.search(tex)
+        if begin:
+            end = _DOCUMENT_END.search(tex, begin.end())
+            tex = tex[begin.end() : end.start() if end else len(tex)]
     tex = tex.strip()
     match = _DELIMITED.fullmatch(tex)
     if match:
@@ -196,7 +204,14 @@ def strip_tex_wrapping(tex: str) -> str:
 
 
 def _latex(element: etree._Element) -> str:
-    return _HANDLERS.get(_local_name(element), _row)(element)
+    return _handler(element.tag)(element)
+
+
+def _handler(tag: str) -> _Handler:
+    handler = _HANDLERS.get(tag)
+    if handler is None:
+        handler = _HANDLERS.get(tag.rpartition("}")[2], _row)
+    return handler
 
 
 def _local_name(element: etree._Element) -> str:
@@ -224,17 +239,21 @@ def _join(parts: Sequence[str]) -> str:
 
 def _row(element: etree._Element) -> str:
     """Convert the children in a row; the row's own text, where a source has any, is kept."""
-    parts = [_escape(element.text.strip())] if element.text and element.text.strip() else []
-    children = list(element)
-    for position, child in enumerate(children):
-        name = _local_name(child)
-        if name == "mtable" and position == len(children) - 1 and parts and parts[-1] == r"\{":
+    parts: list[str] = []
+    text = element.text
+    if text and (text := text.strip()):
+        parts.append(_escape(text))
+    children = children_of(element)
+    for position, child in enumerate(children, 1):
+        handler = _handler(child.tag)
+        if handler is _table and position == len(children) and parts and parts[-1] == r"\{":
             parts[-1] = _table(child, "cases")
         else:
-            parts.append(_latex(child))
-        if child.tail and child.tail.strip():
-            parts.append(_escape(child.tail.strip()))
-    return _join(parts)
+            parts.append(handler(child))
+        tail = child.tail
+        if tail and (tail := tail.strip()):
+            parts.append(_escape(tail))
+    return parts[0] if len(parts) == 1 else _join(parts)
 
 
 def _argument(element: etree._Element, position: int) -> str:
@@ -272,7 +291,7 @@ def _text(element: etree._Element) -> str:
     if not len(element):
         return (element.text or "").strip(" \t\r\n")
     glyphs = [node.get("alt") or "" for node in element if _local_name(node) == "mglyph"]
-    return "".join([*cast("list[str]", list(element.itertext())), *glyphs]).strip(" \t\r\n")
+    return "".join([all_text(element), *glyphs]).strip(" \t\r\n")
 
 
 def _identifier(element: etree._Element) -> str:
@@ -307,7 +326,7 @@ def _number(element: etree._Element) -> str:
 
 
 def _words(element: etree._Element) -> str:
-    raw = element.text or "" if not len(element) else "".join(cast("list[str]", list(element.itertext())))
+    raw = all_text(element)
     text = " ".join(raw.replace("\u00a0", " ").split())
     if not text:
         return r"\ " if raw else ""
@@ -409,7 +428,7 @@ def _mark(element: etree._Element, position: int) -> str:
     """Return the raw text of an accent or brace; ``""`` for an absent or empty one."""
     if position >= len(element):
         return ""
-    return "".join(cast("list[str]", list(element[position].itertext()))).strip()
+    return all_text(element[position]).strip()
 
 
 def _has_limits(base: str) -> bool:
@@ -533,7 +552,7 @@ def _nothing(element: etree._Element) -> str:  # noqa: ARG001  (one signature fo
     return ""
 
 
-_HANDLERS: dict[str, Callable[[etree._Element], str]] = {
+_HANDLERS_BY_NAME: dict[str, _Handler] = {
     "mi": _identifier,
     "mn": _number,
     "mo": _operator,
@@ -561,4 +580,11 @@ _HANDLERS: dict[str, Callable[[etree._Element], str]] = {
     "annotation-xml": _nothing,
     "maligngroup": _nothing,
     "malignmark": _nothing,
+}
+_HANDLERS: dict[str, _Handler] = {
+    **_HANDLERS_BY_NAME,
+    **{
+        f"{{http://www.w3.org/1998/Math/MathML}}{name}": handler
+        for name, handler in _HANDLERS_BY_NAME.items()
+    },
 }

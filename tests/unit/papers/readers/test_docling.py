@@ -111,6 +111,25 @@ class TestJson:
         ]
         assert paper.extra == {"formulas_not_decoded": "1"}
 
+    @pytest.mark.parametrize(
+        ("decoded", "original", "formula", "number"),
+        [
+            ("x ^ { 2 } = y \\quad ( 3 )", "x 2 = y (3)", "x ^ { 2 } = y", "(3)"),
+            ("x ^ { 2 } = y , \\qquad ( A.1 )", "x2=y,(A.1)", "x ^ { 2 } = y ,", "(A.1)"),
+            ("x ^ { 2 } = y ( 3 )", "x 2 = y (3)", "x ^ { 2 } = y", "(3)"),
+            ("x = y \\tag { 4 }", "x = y (4)", "x = y \\tag { 4 }", "(4)"),
+            ("x = y \\tag{4}", "x = y", "x = y", "(4)"),
+            ("x = y", "x = y (2.1a)", "x = y", "(2.1a)"),
+            ("x = f ( 3 )", "x = f(3)", "x = f ( 3 )", None),
+            ("x = f(3)", "x = f (3)", "x = f(3)", "(3)"),
+            ("", "x = y (12)", "x = y", "(12)"),
+            ("", "(12)", "(12)", None),
+        ],
+    )
+    def test_number_beside_a_formula_is_its_label(self, decoded, original, formula, number):
+        block = next(parse_docling_json(document([{**text("formula", decoded), "orig": original}])).blocks())
+        assert (block.printed(), block.label) == (formula, number)
+
     def test_inline_group_is_one_paragraph_with_a_formula_span(self):
         texts = [
             text("text", "It grows with"),

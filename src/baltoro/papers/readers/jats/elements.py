@@ -66,16 +66,21 @@ def contributor(contrib: etree._Element) -> str:
 
 def person(name: etree._Element) -> str:
     """Return ``"Given Surname Suffix"``; a name without these parts as printed."""
-    surname = given = suffix = ""
+    surname: str | None = None
+    given: str | None = None
+    suffix: str | None = None
     for part in children_of(name):
         tag = part.tag
         if tag == "surname":
-            surname = all_text(part)
+            surname = all_text(part) if len(part) else part.text
         elif tag == "given-names":
-            given = all_text(part)
+            given = all_text(part) if len(part) else part.text
         elif tag == "suffix":
             suffix = all_text(part)
-    if not surname and not given:
+    if surname and given and not suffix:
+        full = f"{given} {surname}"
+    elif surname or given:
+        full = f"{given or ''} {surname or ''} {suffix or ''}"
+    else:
         return element_text(name)
-    full = f"{given} {surname} {suffix}" if suffix else f"{given} {surname}"
     return collapse_space(full).strip(" ")

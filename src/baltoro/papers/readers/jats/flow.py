@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from baltoro.papers.readers._xml import InlineBuilder
+from baltoro.papers.readers._xml import InlineBuilder, collapse_space
 from baltoro.papers.schema import Block, BlockKind
 
 
-class Flow:
-    """The block under construction and the list that finished blocks go to.
+class Flow(InlineBuilder):
+    """A builder of spans for the block under construction, with the list that finished blocks go to.
 
     ``is_flat`` text has no blocks (captions, cells, headings): what would be a block is set off by spaces.
     ``is_joined`` text keeps its paragraphs in one block (list items). ``is_string`` means that span kinds
@@ -16,7 +16,7 @@ class Flow:
     """
 
     __slots__ = (
-        *("blocks", "builder", "kind", "label", "notes", "ref_id"),
+        *("blocks", "kind", "label", "notes", "ref_id"),
         *("is_flat", "is_joined", "is_label_printed", "is_string"),
     )
 
@@ -32,8 +32,10 @@ class Flow:
         is_string: bool = False,
         is_label_printed: bool = True,
     ) -> None:
+        # What ``InlineBuilder`` sets, without the call: one flow is made per list item, caption and cell.
+        self.pieces = []
+        self._spans = []
         self.blocks = blocks
-        self.builder = InlineBuilder()
         self.kind = kind
         self.label = label
         self.ref_id = ref_id
@@ -45,7 +47,7 @@ class Flow:
 
     def flush(self) -> None:
         """End the block under construction, if it has text."""
-        spans = self.builder.build()
+        spans = self.build()
         if spans:
             self.blocks.append(Block(self.kind, spans, [], self.label, self.ref_id))
             self.label = self.ref_id = None
@@ -60,7 +62,10 @@ class Flow:
             self.blocks.extend(self.notes)
             self.notes = []
 
-
-def printed_string(flow: Flow) -> str:
-    """Return the text of a flow without blocks (``is_flat``) on one line."""
-    return "".join([inline.text for inline in flow.builder.build()])
+    def printed(self) -> str:
+        """Return the text of a flow without blocks (``is_flat``) on one line, and start anew."""
+        if self._spans:
+            return "".join([inline.text for inline in self.build()])
+        text = collapse_space("".join(self.pieces)).strip(" ")
+        self.pieces.clear()
+        return text

@@ -16,7 +16,7 @@ from lxml import etree
 
 from baltoro.papers.readers._xml import all_text, children_of, collapse_space
 from baltoro.papers.readers.jats.elements import MATH, XLINK_HREF, child_named
-from baltoro.papers.readers.jats.flow import Flow, printed_string
+from baltoro.papers.readers.jats.flow import Flow
 from baltoro.papers.readers.jats.marks import lowered, marker, raised
 from baltoro.papers.readers.jats.tables import table_cells, table_of
 from baltoro.papers.readers.mathml import edge_spacing_as_spaces, mathml_to_latex, strip_tex_wrapping
@@ -92,7 +92,7 @@ class Walker:
         own_level = open_section.level if open_section is not None else level
         flow = Flow(open_section.blocks if open_section is not None else [])
         is_listed = open_section is not None
-        flow.builder.add_text(element.text)
+        flow.add_text(element.text)
         for child in children_of(element):
             tag = child.tag
             if tag in _SKIPPED_IN_SECTIONS:
@@ -112,7 +112,7 @@ class Walker:
                     flow.flush()
             tail = child.tail
             if tail and not tail.isspace():
-                flow.builder.add_text(tail)
+                flow.add_text(tail)
             if not is_listed and flow.blocks:
                 self.sections.append(Section(own_level, "", None, flow.blocks))
                 is_listed = True
@@ -185,7 +185,7 @@ class Walker:
 
     def content(self, element: etree._Element, flow: Flow) -> None:
         """Read text and children of an element in order; unknown elements contribute their content."""
-        add_piece = flow.builder.pieces.append
+        add_piece = flow.pieces.append
         text = element.text
         if text:
             add_piece(text)
@@ -212,21 +212,21 @@ class Walker:
         self.content(element, flow)
         if notes is not None:
             notes.extend(flow.notes)
-        return printed_string(flow)
+        return flow.printed()
 
     def _separated(self, element: etree._Element, flow: Flow) -> None:
-        flow.builder.add_break()
+        flow.add_break()
         self.content(element, flow)
-        flow.builder.add_break()
+        flow.add_break()
 
     def _skip(self, element: etree._Element, flow: Flow) -> None:
         pass
 
     def _break(self, element: etree._Element, flow: Flow) -> None:  # noqa: ARG002  (one signature for all)
-        flow.builder.add_break()
+        flow.add_break()
 
     def _superscript(self, element: etree._Element, flow: Flow) -> None:
-        add_text = flow.builder.add_text
+        add_text = flow.add_text
         if not len(element):
             add_text(raised(element.text or "", with_dashes=True))
             return
@@ -244,7 +244,7 @@ class Walker:
     def _subscript(self, element: etree._Element, flow: Flow) -> None:
         # "CO2" is how subscripts are written in plain text, but "log102" is another number.
         if not len(element) and (element.tail or "")[:1].isdigit():
-            flow.builder.add_text(lowered(element.text or ""))
+            flow.add_text(lowered(element.text or ""))
         else:
             self.content(element, flow)
 
@@ -257,7 +257,7 @@ class Walker:
             lead, trail = raw[:1].isspace(), raw[-1:].isspace()
             text = f"{' ' if lead else ''}{self.string(element)}{' ' if trail else ''}"
         if flow.is_string or kind == "text":
-            flow.builder.add_text(raised(text) if is_raised else text)
+            flow.add_text(raised(text) if is_raised else text)
             return
         if kind == "citation" and not text and target and not _is_inside_range(element):
             text = self._reference_labels.get(target, "")
@@ -266,7 +266,7 @@ class Walker:
         elif kind in {"citation", "note_ref"} and text[:1].isalnum():
             before, follows_xref = _character_before(element)
             if before.isalnum() and follows_xref:
-                flow.builder.add_break()
+                flow.add_break()
             elif before.isalnum():
                 text = raised(text)
         if target and " " in target:
@@ -275,18 +275,18 @@ class Walker:
             if len(parts) == 2 * len(targets) - 1:
                 for position, part in enumerate(parts):
                     if position % 2:
-                        flow.builder.add_text(part)
+                        flow.add_text(part)
                     else:
-                        flow.builder.add(kind, part, targets[position // 2])
+                        flow.add(kind, part, targets[position // 2])
                 return
             target = targets[0] if targets else None
-        flow.builder.add(kind, text, target)
+        flow.add(kind, text, target)
 
     def _link(self, element: etree._Element, flow: Flow) -> None:
         if len(element) or (element.text or "").strip():
             self.content(element, flow)
         else:
-            flow.builder.add_text(element.get(XLINK_HREF))
+            flow.add_text(element.get(XLINK_HREF))
 
     def _name(self, element: etree._Element, flow: Flow) -> None:
         for child in children_of(element):
@@ -296,7 +296,7 @@ class Walker:
         """Read a part of a bibliographic entry inside text, set apart from a part it would run into."""
         previous = element.getprevious()
         if previous is not None and not previous.tail and previous.tag in _CITATION_PARTS:
-            flow.builder.add_break()
+            flow.add_break()
         self.content(element, flow)
 
     def _title(self, element: etree._Element, flow: Flow) -> None:
@@ -317,7 +317,7 @@ class Walker:
         if self._marks_quotes and (
             self._quote_depth or (self._marks_italic_quotes and _is_in_italics(element))
         ):
-            flow.builder.add_text("> ")
+            flow.add_text("> ")
         self.content(element, flow)
         flow.flush()
         if flow.notes:
@@ -341,12 +341,12 @@ class Walker:
 
     def _add_formula(self, flow: Flow, text: str, target: str | None) -> None:
         if not flow.is_string:
-            flow.builder.add("formula", text, target)
+            flow.add("formula", text, target)
         elif target == "tex" and _TEX_SYNTAX.search(text):
             core = text.strip(" ")
-            flow.builder.add_text(text.replace(core, f"${core}$", 1))
+            flow.add_text(text.replace(core, f"${core}$", 1))
         else:
-            flow.builder.add_text(text)
+            flow.add_text(text)
 
     def _tex(self, element: etree._Element, flow: Flow) -> None:
         tex = strip_tex_wrapping(all_text(element))
@@ -375,7 +375,7 @@ class Walker:
             else:
                 self.counts["formulas_without_text"] += 1
             return
-        flow.builder.add_text(element.text)
+        flow.add_text(element.text)
         siblings = [child for child in element if child.tag == "tex-math"]
         for child in children_of(element):
             # TeX beside MathML without <alternatives> around them is the same formula twice.
@@ -386,18 +386,18 @@ class Walker:
                     handler(self, child, flow)
                 else:
                     self.content(child, flow)
-            flow.builder.add_text(child.tail)
+            flow.add_text(child.tail)
 
     def _glyphs(self, element: etree._Element) -> str:
         flow = Flow([], is_flat=True, is_string=True)
-        flow.builder.add_text(element.text)
+        flow.add_text(element.text)
         for child in children_of(element):
             if child.tag == "textual-form" or child.tag not in _HANDLERS:
                 self.content(child, flow)
             elif child.tag != "label":
                 _HANDLERS[child.tag](self, child, flow)
-            flow.builder.add_text(child.tail)
-        return printed_string(flow)
+            flow.add_text(child.tail)
+        return flow.printed()
 
     def _inline_formula(self, element: etree._Element, flow: Flow) -> None:
         self._formula_content(element, flow)
@@ -406,17 +406,17 @@ class Walker:
         label = child_named(element, "label")
         number = self.string(label) if label is not None else None
         if flow.is_flat:
-            flow.builder.add_break()
+            flow.add_break()
             self._formula_content(element, flow)
             if number:
-                flow.builder.add_break()
-                flow.builder.add_text(number)
-            flow.builder.add_break()
+                flow.add_break()
+                flow.add_text(number)
+            flow.add_break()
             return
         flow.close()
         inner = Flow([], is_flat=True)
         self._formula_content(element, inner)
-        spans = inner.builder.build()
+        spans = inner.build()
         if spans or number:
             flow.blocks.append(Block("formula", _one_formula(spans), [], number, element.get("id")))
 
@@ -435,7 +435,7 @@ class Walker:
                 self._separated(child, caption)
             elif tag not in _SKIPPED_IN_FLOATS:
                 below.append(child)
-        spans = caption.builder.build()
+        spans = caption.build()
         cells: list[list[str]] = []
         if kind == "table":
             # Only the first table belongs to the caption; more of them follow as blocks of their own.
@@ -483,7 +483,7 @@ class Walker:
                 self._separated(child, inner)
             elif child.tag != "label":
                 self.block(child, inner)
-            inner.builder.add_text(child.tail)
+            inner.add_text(child.tail)
         inner.close()
 
     def _table_foot(self, element: etree._Element, flow: Flow) -> None:
@@ -539,7 +539,7 @@ class Walker:
             for part in children_of(child):
                 if part.tag != "label":
                     self.block(part, item)
-                item.builder.add_text(part.tail)
+                item.add_text(part.tail)
             item.close()
 
     def _definition_list(self, element: etree._Element, flow: Flow) -> None:
@@ -569,11 +569,11 @@ class Walker:
         for child in children_of(element):
             if child.tag != "label":
                 self.block(child, note)
-            note.builder.add_text(child.tail)
+            note.add_text(child.tail)
         note.close()
-        if flow.is_flat or not flow.builder.is_empty:
+        if flow.is_flat or not flow.is_empty:
             if label and not flow.is_string:
-                flow.builder.add("note_ref", raised(label), element.get("id"))
+                flow.add("note_ref", raised(label), element.get("id"))
             flow.notes.extend(blocks)
         else:
             flow.close()
@@ -581,8 +581,8 @@ class Walker:
 
     def _code(self, element: etree._Element, flow: Flow) -> None:
         text = all_text(element)
-        if flow.is_flat or (element.tag == "code" and "\n" not in text and not flow.builder.is_empty):
-            flow.builder.add_text(text)
+        if flow.is_flat or (element.tag == "code" and "\n" not in text and not flow.is_empty):
+            flow.add_text(text)
             return
         flow.close()
         text = text.strip("\r\n")
