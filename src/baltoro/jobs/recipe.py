@@ -120,9 +120,9 @@ def packaged_recipes() -> dict[str, Path]:
 
 
 def packaged_folder(relative: str) -> Path:
-    """Return a folder shipped with the package: inside the wheel, or in the checkout it runs from."""
+    """Return a folder or file shipped with the package: inside the wheel, or in the checkout it runs from."""
     inside = Path(str(resources.files("baltoro"))) / relative
-    return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / relative
+    return inside if inside.exists() else Path(__file__).resolve().parents[3] / relative
 
 
 def find_recipe(recipe: str) -> Path:

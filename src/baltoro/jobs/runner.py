@@ -24,6 +24,7 @@ from baltoro.jobs.model import MODEL, is_preset
 from baltoro.jobs.pretrain import PRETRAIN
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.stages import Context, Stage
+from baltoro.jobs.summary import closing_lines
 from baltoro.jobs.tokenizer import TOKENIZER
 from baltoro.jobs.tokens import TOKENS
 from baltoro.tracking.mlflow import StageRun, Tracker
@@ -216,6 +217,10 @@ def execute(
                 finish = entry.stage.finish
                 added = finish(context, entry.artifact, tracker, None) if finish is not None else {}
             summaries[name] = {**stage_summary(artifacts[name]), **added}
+        if recipe_run is not None:
+            # What MLflow shows as the run's description, first thing on its page.
+            note = closing_lines(recipe, summaries, None if len(summaries) > 1 else target)
+            recipe_run.set_tags({"mlflow.note.content": f"```\n{note}\n```"})
     return summaries
 
 

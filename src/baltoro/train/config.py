@@ -37,6 +37,9 @@ class TrainConfig(StrictModel):
     )
     steps: int | None = result(None, "end after so many steps", ge=1)
     tokens: int | None = result(None, "end after so many tokens, rounded down to whole steps", ge=1)
+    max_steps: int | None = result(
+        None, "end here at the latest; unlike steps, a dataset that ends earlier is not refused", ge=1
+    )
     seed: int = result(0, "of random generators during training", ge=0)
     precision: Literal["float32", "bfloat16"] = result(
         "bfloat16", "dtype of forward and backward pass and of the exported weights; masters are float32"
@@ -86,5 +89,7 @@ def total_steps(config: TrainConfig, order: StepOrder) -> int:
                 f"step of global_batch_tokens={config.global_batch_tokens} ({order.rows_per_step} rows); "
                 "lower global_batch_tokens, or give more papers"
             )
+    if config.max_steps is not None:
+        steps = min(steps, config.max_steps)
     order.check_steps(steps)
     return steps

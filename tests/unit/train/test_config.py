@@ -43,3 +43,9 @@ def test_how_the_work_is_spread_is_not_fingerprinted():
     assert "optimizer.learning_rate" in fields
     assert "schedule.shape" in fields
     assert not {"micro_batch", "strategy", "parallel.dp_shard", "checkpoint.keep_last"} & fields.keys()
+
+
+def test_the_latest_end_cuts_a_long_run_and_leaves_a_short_one():
+    assert steps(max_steps=7) == 7
+    assert steps(max_steps=70) == 20
+    assert steps(steps=9, max_steps=7) == 7
