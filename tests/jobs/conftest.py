@@ -1,16 +1,16 @@
 """What the end-to-end tests share: one local Ray, one MLflow database, one tiny recipe."""
 
-import logging
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from baltoro.core.storage import Storage
 from baltoro.jobs.recipe import Recipe, load_recipe
 from baltoro.jobs.runner import execute
 from baltoro.testing.papers import BROKEN, WrittenPapers, write_papers
@@ -53,7 +53,13 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def ray_session(recipe_file: Path, s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def credentials_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The AWS credentials file that Ray's workers look into; a test may write it."""
+    return tmp_path_factory.mktemp("aws") / "credentials"
+
+
+@pytest.fixture(scope="session")
+def ray_session(recipe_file: Path, s3_server: str, credentials_file: Path) -> Iterator[None]:
     """A local Ray of six logical CPUs, started as a command starts it; its workers find the S3 server.
 
     Workers of a local Ray inherit the environment that it is started in.
@@ -67,6 +73,7 @@ def ray_session(recipe_file: Path, s3_server: str, tmp_path_factory: pytest.Temp
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
         environment.setenv("AWS_ENDPOINT_URL", s3_server)
         environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        environment.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials_file))
         environment.setenv("NO_PROXY", "127.0.0.1,localhost")
         environment.delenv("RAY_ADDRESS", raising=False)
         with connected(recipe):
@@ -102,15 +109,15 @@ def build(ray_session: None, load_tiny: Callable[..., Recipe]) -> Callable[..., 
 
 
 @pytest.fixture
-def command() -> Callable[..., subprocess.Popen[str]]:
+def command() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the command line as a process of its own group; whatever is left of it is killed after the test."""
-    import signal
-
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        *arguments: str, environment: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "baltoro.cli", *arguments],
+            [*prefix, sys.executable, "-m", "baltoro.cli", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -122,14 +129,6 @@ def command() -> Callable[..., subprocess.Popen[str]]:
 
     yield start
     for process in started:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.communicate()
-
-
-@pytest.fixture
-def plain() -> Storage:
-    """Storage with the environment's settings."""
-    return Storage()

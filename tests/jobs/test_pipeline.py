@@ -182,9 +182,8 @@ tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 prompt = tokenizer("The granite", return_tensors="pt")
 made = model.generate(**prompt, max_new_tokens=8, do_sample=False)
-text = tokenizer.decode(made[0], skip_special_tokens=True)
 assert "baltoro" not in sys.modules
-print(text)
+print(made.shape[1] - prompt["input_ids"].shape[1], tokenizer.decode(made[0], skip_special_tokens=True))
 """
     result = subprocess.run(
         [sys.executable, "-I", "-c", script, built.summaries["pretrain"]["export"]],
@@ -194,8 +193,7 @@ print(text)
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("The granite")
-    assert len(result.stdout.split()) > 3
+    assert result.stdout.startswith("8 The granite")
 
 
 def test_each_stage_is_an_mlflow_run_under_one_parent(built, runs):
@@ -327,10 +325,7 @@ def test_two_builds_give_the_same_bytes(built, build, tmp_path):
         assert {name: value for name, value in checksums(other).items() if name not in timed} == {
             name: value for name, value in checksums(first).items() if name not in timed
         }
-        assert other.manifest.extra["summary"] == {
-            **first.manifest.extra["summary"],
-            **({"data_card": other.manifest.extra["summary"]["data_card"]} if stage == "corpus" else {}),
-        }
+        assert other.manifest.extra["summary"] == first.manifest.extra["summary"]
 
 
 def test_the_cut_into_tasks_changes_no_document(built, build, tmp_path):

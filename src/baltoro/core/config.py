@@ -237,7 +237,23 @@ def apply_override(data: dict[str, Any], assignment: str) -> None:
         raise ConfigError(
             f"{assignment!r}: an override is written section.key=value, for example pretrain.steps=20"
         )
-    set_path(data, path.split("."), parse_yaml(text, f"override {path}") if text else None, path)
+    set_path(data, path.split("."), parse_value(text, f"override {path}"), path)
+
+
+def parse_value(text: str, origin: str) -> Any:
+    """Return the value of an override or a variable: YAML in one line, nothing for an empty text.
+
+    Raises:
+        ConfigError: not YAML, or a part of it would be taken for a comment.
+    """
+    value = parse_yaml(text, origin)
+    end = max(token.end_mark.index for token in yaml.scan(text) if not isinstance(token, yaml.StreamEndToken))
+    if text[end:].strip():
+        raise ConfigError(
+            f"{origin}: {text[end:].strip()!r} would be a comment of the YAML value {text!r}; put the value "
+            "in quotes, for example key='\"a #1\"'"
+        )
+    return value
 
 
 def set_path(data: dict[str, Any], parts: Sequence[str], value: Any, path: str) -> None:

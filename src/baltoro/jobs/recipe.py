@@ -22,7 +22,7 @@ from baltoro.core.config import (
     environment_overrides,
     execution,
     load_mapping,
-    parse_yaml,
+    parse_value,
     section,
     set_path,
 )
@@ -162,7 +162,7 @@ def load_recipe(
     data = load_mapping(path)
     variables = []
     for parts, text, variable in environment_overrides(environment):
-        set_path(data, parts, parse_yaml(text, variable), variable)
+        set_path(data, parts, parse_value(text, variable), variable)
         variables.append(variable)
     for assignment in overrides:
         apply_override(data, assignment)

@@ -223,8 +223,8 @@ def place_rows(groups_by_epoch: Sequence[Sequence[Group]], seed: int) -> list[li
     for epoch, groups in enumerate(groups_by_epoch):
         rows = sum(group.plan.rows for group in groups)
         order = shuffled_rank(rows, seed + epoch) + first_row
-        bounds = np.cumsum([group.plan.rows for group in groups])[:-1]
-        places.append(np.split(order, bounds))
+        bounds = np.cumsum([group.plan.rows for group in groups], dtype=np.int64)
+        places.append(np.split(order, bounds)[: len(groups)])
         first_row += rows
     return places
 

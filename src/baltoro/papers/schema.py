@@ -115,7 +115,8 @@ class Paper:
     ``paper_id`` is ``{source}/{key in source}`` with ``#record`` for a file that holds several; it never
     depends on content. ``authors`` are ``"Given Surname"``. ``article_type`` is the source's own term
     (``research-article``, ``correction``, ``retraction``). ``extra`` holds columns of the source's
-    metadata table that have no field here (a forum id), and what a reader counts about its input.
+    metadata table that have no field here (a forum id), what a reader counts about its input, and
+    ``front_matter``: title-page lines that are no names (affiliations, e-mail addresses), never rendered.
     """
 
     paper_id: str = ""

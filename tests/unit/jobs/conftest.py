@@ -46,3 +46,18 @@ def load(workplace: Path, papers: Path) -> LoadRecipe:
         return load_recipe("recipe.yaml", overrides)
 
     return load_with
+
+
+@pytest.fixture
+def base_model(tmp_path: Path) -> Path:
+    """A model of a few thousand parameters with a byte tokenizer, as a Hugging Face folder."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from baltoro.testing.tiny import byte_tokenizer, tiny_plan
+
+    tokenizer = byte_tokenizer()
+    config = LlamaConfig(**{**dict(tiny_plan().config), "vocab_size": len(tokenizer)})
+    folder = tmp_path / "tiny-base"
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,4 +1,4 @@
-"""A recipe is one file, overridden by variables, overridden by arguments; places become absolute, secrets none."""
+"""A recipe is a file, overridden by variables, overridden by arguments; it holds places, never secrets."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from baltoro.core.config import dump_yaml
+from baltoro.core.config import dump_yaml, parse_value
 from baltoro.core.errors import ConfigError
 from baltoro.jobs.recipe import (
     Recipe,
@@ -140,10 +140,35 @@ def test_a_variable_reaches_into_lists_and_aliases(write):
     assert recipe.tokenizer.origin == "base"
 
 
+@pytest.mark.parametrize("value", ["/data/papers #2", "/data/papers  # mine", "[a, b] # c", "# all"])
+def test_what_yaml_would_take_for_a_comment_is_never_dropped_silently(write, value):
+    recipe = write(MINIMAL)
+    assert "would be a comment of the YAML value" in mistake(recipe, f"corpus.sources.0.uri={value}")
+    assert "would be a comment" in mistake(recipe, environment={"BALTORO__CORPUS__SOURCES__0__URI": value})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("/data/papers#2", "/data/papers#2"),
+        ("'/data/papers #2'", "/data/papers #2"),
+        ('"a # b"', "a # b"),
+        ("a b c ", "a b c"),
+        ("", None),
+        ("  ", None),
+        ("{a: [1, '#']}", {"a": [1, "#"]}),
+    ],
+)
+def test_a_value_on_the_command_line_is_yaml(text, value):
+    assert parse_value(text, "t") == value
+
+
 def test_a_mistake_in_a_variable_names_the_variable(write):
     recipe = write(MINIMAL)
     message = mistake(recipe, environment={"BALTORO__PRETRAIN__STEPZ": "2"})
-    assert message.startswith("r.yaml with BALTORO__PRETRAIN__STEPZ: pretrain.stepz: unknown key, did you mean")
+    assert message.startswith(
+        "r.yaml with BALTORO__PRETRAIN__STEPZ: pretrain.stepz: unknown key, did you mean"
+    )
     assert "BALTORO__PRETRAIN__: such a variable is named BALTORO__SECTION__KEY" in mistake(
         recipe, environment={"BALTORO__PRETRAIN__": "2"}
     )
@@ -192,7 +217,10 @@ def test_a_merge_key_brings_in_a_mapping(write):
             "    - {<<: *first, name: b}\n"
         )
     )
-    assert [(source.name, source.style) for source in recipe.corpus.sources] == [("a", "plain"), ("b", "plain")]
+    assert [(source.name, source.style) for source in recipe.corpus.sources] == [
+        ("a", "plain"),
+        ("b", "plain"),
+    ]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -204,11 +232,17 @@ def test_a_merge_key_brings_in_a_mapping(write):
     [
         ("pretran.steps=1", "pretran: unknown key, did you mean pretrain? Allowed here: cluster, corpus,"),
         ("pretrain.stepz=1", "pretrain.stepz: unknown key, did you mean pretrain.steps?"),
-        ("pretrain.global-batch-tokens=1", "pretrain.global-batch-tokens: unknown key, did you mean pretrain.global_b"),
+        (
+            "pretrain.global-batch-tokens=1",
+            "pretrain.global-batch-tokens: unknown key, did you mean pretrain.global_b",
+        ),
         ("pretrain.optimizer.lr=1", "pretrain.optimizer.lr: unknown key. Allowed here: beta1"),
         ("pretrain.data.sequence_lenght=8", "did you mean pretrain.data.sequence_length?"),
         ("corpus.filters.min_chars=8", "did you mean corpus.filters.min_characters?"),
-        ("corpus.sources.0.stile=k2", "corpus.sources.0.stile: unknown key, did you mean corpus.sources.0.style?"),
+        (
+            "corpus.sources.0.stile=k2",
+            "corpus.sources.0.stile: unknown key, did you mean corpus.sources.0.style?",
+        ),
         ("corpus.sources.0.metadata={uri: a, kee: b}", "did you mean corpus.sources.0.metadata.key?"),
         (
             'storage.profiles={"s3://my-bucket": {endpont_url: x}}',
@@ -218,8 +252,11 @@ def test_a_merge_key_brings_in_a_mapping(write):
         ("corpus.sources.0.style=k3", 'corpus.sources.0.style: "k3" is not allowed; it must be'),
         ("tokenizer.from=bse", "did you mean base?"),
         ("pretrain.steps=ten", 'pretrain.steps: "ten" is not allowed: input should be a valid integer'),
-        ("pretrain.optimizer.max_gradient_norm=.inf", "inf is not a number a recipe can hold; give a finite one"),
-        ("name=../x", "name: \"../x\" is not allowed"),
+        (
+            "pretrain.optimizer.max_gradient_norm=.inf",
+            "inf is not a number a recipe can hold; give a finite one",
+        ),
+        ("name=../x", 'name: "../x" is not allowed'),
         ("corpus.sources.1={name: papers, uri: b}", "the name 'papers' stands twice"),
     ],
 )
@@ -245,7 +282,10 @@ def test_a_value_that_json_cannot_hold_is_refused_with_its_path(write):
     ("profile", "expected"),
     [
         ("{endpoint_url: 'https://user:hunter2@host'}", "must not carry a user or password"),
-        ("{credentials_profile: AKIAABCDEFGHIJKLMNOP}", "must be the name of a profile in the AWS credentials file"),
+        (
+            "{credentials_profile: AKIAABCDEFGHIJKLMNOP}",
+            "must be the name of a profile in the AWS credentials file",
+        ),
         ("{secret_access_key: hunter2}", "secret_access_key: unknown key"),
         ("{aws_secret_access_key: hunter2}", "aws_secret_access_key: unknown key"),
     ],
@@ -274,8 +314,12 @@ def test_a_password_in_the_tracking_uri_is_refused_and_not_repeated(write, uri):
 # What comes out
 
 
-def test_the_resolved_recipe_is_a_recipe_that_means_the_same_anywhere(write, workplace, tmp_path, monkeypatch):
-    recipe = load_recipe(write(MINIMAL + "tokenizer: {from: base}\nmodel: {base: ./m}\n"), ["pretrain.steps=7"])
+def test_the_resolved_recipe_is_a_recipe_that_means_the_same_anywhere(
+    write, workplace, tmp_path, monkeypatch
+):
+    recipe = load_recipe(
+        write(MINIMAL + "tokenizer: {from: base}\nmodel: {base: ./m}\n"), ["pretrain.steps=7"]
+    )
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(dump_yaml(recipe))
     monkeypatch.chdir(tmp_path)

@@ -2,12 +2,15 @@
 
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
-from baltoro.core.errors import ArtifactError, ConfigError
+from baltoro.core.config import dump_yaml
+from baltoro.core.errors import ArtifactError, BaltoroError, ConfigError
 from baltoro.jobs import runner
-from baltoro.jobs.runner import describe_plan, execute, needed_stages, plan
+from baltoro.jobs.runner import describe_plan, execute, make_tracker, needed_stages, plan
 from baltoro.jobs.stages import Context
 from baltoro.jobs.tokenizer import markers
 from baltoro.jobs.tokens import TOKENS
@@ -187,7 +190,10 @@ def test_moved_papers_and_table_with_the_same_content_are_the_same_corpus(load, 
     build(load("corpus.sources.0.metadata={uri: table.csv}"), "corpus")
     shutil.copytree(papers, tmp_path / "moved")
     shutil.copy(papers.parent / "table.csv", tmp_path / "moved.csv")
-    moved = [f"corpus.sources.0.uri={tmp_path}/moved", f"corpus.sources.0.metadata={{uri: {tmp_path}/moved.csv}}"]
+    moved = [
+        f"corpus.sources.0.uri={tmp_path}/moved",
+        f"corpus.sources.0.metadata={{uri: {tmp_path}/moved.csv}}",
+    ]
     assert statuses(load(*moved), "corpus") == {"corpus": "done"}
     (tmp_path / "moved.csv").write_text("stem,license\nbasalt,CC0-1.0\n")
     (change,) = planned(load(*moved), "corpus")["corpus"].changes
@@ -210,7 +216,9 @@ def test_a_copied_root_is_done_too_and_its_parents_lie_in_the_copy(load, workpla
 
 def test_the_plan_for_people_names_the_key_under_its_stage(load):
     build(load())
-    lines = describe_plan(plan(Context(load("pretrain.optimizer.learning_rate=0.5")), "pretrain")).splitlines()
+    lines = describe_plan(
+        plan(Context(load("pretrain.optimizer.learning_rate=0.5")), "pretrain")
+    ).splitlines()
     assert [line.split()[:2] for line in lines[:4]] == [
         ["corpus", "done"],
         ["tokenizer", "done"],
@@ -275,7 +283,9 @@ def test_a_pinned_stage_is_taken_as_it_is_and_its_parents_are_not_planned(load, 
 
 def test_a_pin_of_another_kind_is_refused(load):
     artifacts = build(load())
-    with pytest.raises(ArtifactError, match=r"^pins\.tokens: .* is of kind corpus, but tokens is needed here"):
+    with pytest.raises(
+        ArtifactError, match=r"^pins\.tokens: .* is of kind corpus, but tokens is needed here"
+    ):
         plan(Context(load(f"pins.tokens={artifacts['corpus'].uri}")), "tokens")
 
 
@@ -289,8 +299,8 @@ def test_a_pin_under_another_root_is_refused_with_a_way_out(load, workplace):
     with pytest.raises(ArtifactError) as caught:
         plan(Context(load(f"pins.corpus={other.uri}")), "tokens")
     assert caught.value.message == (
-        f"pins.corpus: {other.uri} lies outside storage.root ({workplace}/workspace); copy its folder and those "
-        "of its parents there, so that the root stays whole, and pin the copy"
+        f"pins.corpus: {other.uri} lies outside storage.root ({workplace}/workspace); copy its folder and "
+        "those of its parents there, so that the root stays whole, and pin the copy"
     )
 
 
@@ -334,18 +344,56 @@ def test_no_parents_refuses_before_anything_is_touched(load, workplace):
     assert not (workplace / "workspace" / "mlflow.db").exists()
 
 
-def test_what_is_done_is_found_and_told_without_a_new_run(load, mlflow_uri):
-    recipe = load(f"tracking.uri={mlflow_uri}")
-    build(recipe, "tokenizer")
+def test_what_is_there_is_told_without_a_run_in_mlflow(load, mlflow_uri):
+    tokenizer = build(load(), "tokenizer")["tokenizer"]
+    recipe = load(f"tracking.uri={mlflow_uri}", f"pins.tokenizer={tokenizer.uri}")
     told = []
-    # The fabricated corpus has no data card to locate, so the tokenizer's own summary is asked for.
-    pinned = load(f"tracking.uri={mlflow_uri}", "model.base=./base", "tokenizer.from=train")
-    tokenizer = planned(pinned, "tokenizer")["tokenizer"]
-    stages = execute(load(f"tracking.uri={mlflow_uri}", f"pins.tokenizer={tokenizer.artifact.uri}"), "tokenizer", say=told.append)
-    assert stages == {"tokenizer": {"artifact": tokenizer.artifact.uri, "stage": "tokenizer"}}
+    assert execute(recipe, "tokenizer", say=told.append) == {
+        "tokenizer": {"artifact": tokenizer.uri, "stage": "tokenizer"}
+    }
     assert told == [f"tokenizer: pinned ({tokenizer.fingerprint})"]
-    import mlflow
+    assert runs_of(make_tracker(recipe)) == []
 
-    assert mlflow.MlflowClient(mlflow_uri).search_experiments(filter_string="name = 'geo'") != []
-    (experiment,) = mlflow.MlflowClient(mlflow_uri).search_experiments(filter_string="name = 'geo'")
-    assert mlflow.MlflowClient(mlflow_uri).search_runs([experiment.experiment_id]) == []
+
+def runs_of(tracker):
+    experiment = tracker.client.get_experiment_by_name(tracker.experiment)
+    return tracker.client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+
+
+def test_stages_are_built_in_order_and_recorded_with_their_parents(load, mlflow_uri, base_model):
+    recipe = load(f"tracking.uri={mlflow_uri}", f"model.base={base_model}", "tokenizer.from=base")
+    told = []
+    stages = execute(recipe, "tokenizer", say=told.append)
+    assert list(stages) == ["model", "tokenizer"]
+    assert [line.split(": ")[0] for line in told] == ["model", "model", "tokenizer", "tokenizer"]
+    assert statuses(recipe, "tokenizer") == {"model": "done", "tokenizer": "done"}
+    whole, model, tokenizer = runs_of(make_tracker(recipe))
+    assert [run.info.run_name for run in (whole, model, tokenizer)] == ["geo", "geo-model", "geo-tokenizer"]
+    assert {run.info.status for run in (whole, model, tokenizer)} == {"FINISHED"}
+    assert model.data.tags["mlflow.parentRunId"] == whole.info.run_id
+    assert tokenizer.data.tags["baltoro.artifact"] == stages["tokenizer"]["artifact"]
+    assert tokenizer.data.tags["baltoro.package_version"] == version("baltoro")
+    assert tokenizer.data.params["tokenizer.add_tokens"] == "renderer"
+    (parent,) = tokenizer.inputs.dataset_inputs
+    assert parent.dataset.name == "model"
+    assert parent.dataset.digest == planned(recipe, "tokenizer")["model"].fingerprint
+    client = make_tracker(recipe).client
+    for run in (whole, model, tokenizer):
+        fetched = Path(client.download_artifacts(run.info.run_id, "recipe.yaml"))
+        assert fetched.read_text() == dump_yaml(recipe)
+
+    again = execute(recipe, "tokenizer")
+    assert again == stages
+    assert len(runs_of(make_tracker(recipe))) == 3
+
+
+def test_a_stage_that_fails_publishes_nothing_and_ends_both_runs_as_failed(
+    load, mlflow_uri, base_model, workplace
+):
+    (base_model / "model.safetensors").write_bytes(b"no weights")
+    recipe = load(f"tracking.uri={mlflow_uri}", f"model.base={base_model}")
+    with pytest.raises(BaltoroError):
+        execute(recipe, "model")
+    assert statuses(recipe, "model") == {"model": "new"}
+    assert list((workplace / "workspace").rglob("*.safetensors")) == []
+    assert [run.info.status for run in runs_of(make_tracker(recipe))] == ["FAILED", "FAILED"]

@@ -1,16 +1,13 @@
 """Runs and registry on real stores: what is logged arrives, and a store that is away costs a warning."""
 
 import contextlib
-import logging
-import os
 import pickle
-import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-import urllib.error
-import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -26,24 +23,58 @@ def tracker(mlflow_uri):
     return tracker
 
 
-@contextlib.contextmanager
-def locked(uri):
-    """Hold the database so that nobody can read or write it."""
-    with contextlib.closing(sqlite3.connect(sqlite_file(uri), isolation_level=None)) as connection:
-        connection.execute("BEGIN EXCLUSIVE")
-        yield
-        connection.rollback()
+class Server:
+    """MLflow's own application, served over HTTP from a thread; it can be away for a while."""
+
+    def __init__(self) -> None:
+        self._serving = None
+        self._port = 0
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self):
+        from mlflow.server import app
+        from werkzeug.serving import make_server
+
+        self._serving = make_server("127.0.0.1", self._port, app, threaded=True)
+        self._port = self._serving.server_port
+        self._thread = threading.Thread(target=self._serving.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def stop(self):
+        if self._serving is not None:
+            self._serving.shutdown()
+            self._serving.server_close()
+            self._thread.join()
+            self._serving = None
 
 
 @pytest.fixture
-def quick_to_give_up(monkeypatch):
-    """SQLAlchemy waits 5 seconds for a lock and MLflow repeats; here each gives up at once."""
-    import sqlalchemy.engine.default
+def server(mlflow_uri, monkeypatch):
+    settings = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "NO_PROXY": "127.0.0.1",
+        "_MLFLOW_SERVER_FILE_STORE": mlflow_uri,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": str(sqlite_file(mlflow_uri).parent / "served"),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "false",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    from mlflow.server import handlers
 
-    real = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **(k | {"timeout": 0.01})))
-    monkeypatch.setattr(sqlite3.dbapi2, "connect", sqlite3.connect)
-    assert sqlalchemy.engine.default  # imported before the store makes its engine
+    # The application opens its stores once per process; here each test has its own.
+    monkeypatch.setattr(handlers, "_tracking_store", None)
+    monkeypatch.setattr(handlers, "_model_registry_store", None)
+    server = Server()
+    server.start()
+    yield server
+    server.stop()
+
+
+def steps(tracker, run):
+    return [point.step for point in tracker.client.get_metric_history(run.run_id, "loss")]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -111,8 +142,8 @@ def test_unusable_store_is_refused_at_once_with_a_remedy(tmp_path, monkeypatch, 
     assert "\n" not in message
 
 
-def test_a_folder_with_percent_and_spaces_can_hold_the_store(tmp_path):
-    assert sqlite_file("sqlite:////data/50%25%20done/m.db?timeout=3") == tmp_path.__class__("/data/50% done/m.db")
+def test_the_database_file_is_told_from_its_uri():
+    assert sqlite_file("sqlite:////data/50%25%20done/m.db?timeout=3") == Path("/data/50% done/m.db")
     assert sqlite_file("http://host") is None
 
 
@@ -139,7 +170,9 @@ def test_parameters_metrics_tags_datasets_and_files_arrive(tracker, tmp_path):
         run.log_metrics({"train/loss": 3.5, "train/tokens": 10}, 1)
         run.log_metrics({"train/loss": 2.5}, 2)
         run.set_tags({"baltoro.artifact": "corpus/geo/1"})
-        run.log_dataset("corpus", "s3://bucket/corpus/geo/0123456789abcdef", "0123456789abcdef", "training", {"n": 3})
+        run.log_dataset(
+            "corpus", "s3://bucket/corpus/geo/0123456789abcdef", "0123456789abcdef", "training", {"n": 3}
+        )
         run.log_bytes(b"name: geo\n", "recipe.yaml")
         run.log_bytes(b"<html>", "data_card/index.html")
     found = tracker.client.get_run(run.run_id)
@@ -155,7 +188,7 @@ def test_parameters_metrics_tags_datasets_and_files_arrive(tracker, tmp_path):
     assert given.dataset.source == '{"uri": "s3://bucket/corpus/geo/0123456789abcdef"}'
     assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
     fetched = tracker.client.download_artifacts(run.run_id, "data_card/index.html", str(tmp_path))
-    assert open(fetched, "rb").read() == b"<html>"
+    assert Path(fetched).read_bytes() == b"<html>"
     assert {entry.path for entry in tracker.client.list_artifacts(run.run_id)} == {"recipe.yaml", "data_card"}
 
 
@@ -190,64 +223,85 @@ def test_system_metrics_that_cannot_start_cost_a_warning(tracker, monkeypatch, c
 # A store that is away
 
 
-def test_what_a_locked_store_did_not_take_is_sent_later_in_order(tracker, mlflow_uri, quick_to_give_up, caplog):
-    away = Tracker(mlflow_uri, "rocks")
-    with away.run("a") as run, caplog.at_level(logging.WARNING, "baltoro"):
+def test_what_an_absent_server_did_not_take_is_sent_later_in_order(server, mlflow_uri, caplog):
+    here = Tracker(mlflow_uri, "served")
+    with Tracker(server.url, "served").run("a") as run:
         run.log_metrics({"loss": 1.0}, 1)
-        with locked(mlflow_uri):
-            for step in (2, 3, 4):
-                run.log_metrics({"loss": float(step)}, step)
-            run.set_tags({"phase": "away"})
-        run.set_tags({"phase": "back"})
+        server.stop()
+        for step in (2, 3, 4):
+            run.log_metrics({"loss": float(step)}, step)
+        run.set_tags({"phase": "away"})
+        run.log_bytes(b"x", "note.txt")
         assert caplog.text.count("did not take metrics") == 1
-        assert "database is locked" in caplog.text
-        seen = tracker.client.get_metric_history(run.run_id, "loss")
-        assert [point.step for point in seen] == [1], "within half a minute the store is left alone"
+        assert "Max retries exceeded" in caplog.text
+        server.start()
+        run.set_tags({"phase": "back"})
+        assert steps(here, run) == [1], "within half a minute the store is left alone"
         run.flush()
-    assert [p.step for p in tracker.client.get_metric_history(run.run_id, "loss")] == [1, 2, 3, 4]
-    found = tracker.client.get_run(run.run_id)
+        assert steps(here, run) == [1, 2, 3, 4]
+    found = here.client.get_run(run.run_id)
     assert found.data.tags["phase"] == "back"
     assert found.info.status == "FINISHED"
-    stamps = [point.timestamp for point in tracker.client.get_metric_history(run.run_id, "loss")]
+    assert [entry.path for entry in here.client.list_artifacts(run.run_id)] == ["note.txt"]
+    stamps = [point.timestamp for point in here.client.get_metric_history(run.run_id, "loss")]
     assert stamps == sorted(stamps)
 
 
-def test_the_store_is_tried_again_after_a_while_without_a_flush(tracker, mlflow_uri, quick_to_give_up, monkeypatch):
-    monkeypatch.setattr(tracking, "_RETRY_AFTER_SECONDS", 0.2)
-    with Tracker(mlflow_uri, "rocks").run("a") as run:
-        with locked(mlflow_uri):
-            run.log_metrics({"loss": 1.0}, 1)
-        time.sleep(0.3)
+def test_the_store_is_tried_again_after_a_while_without_a_flush(server, monkeypatch):
+    monkeypatch.setattr(tracking, "_RETRY_AFTER_SECONDS", 0.1)
+    tracker = Tracker(server.url, "served")
+    with tracker.run("a") as run:
+        server.stop()
+        run.log_metrics({"loss": 1.0}, 1)
+        server.start()
+        time.sleep(0.15)
         run.log_metrics({"loss": 2.0}, 2)
-        assert [p.step for p in tracker.client.get_metric_history(run.run_id, "loss")] == [1, 2]
+        assert steps(tracker, run) == [1, 2]
 
 
-def test_a_store_that_never_comes_back_ends_with_a_count_of_what_is_lost(
-    tracker, mlflow_uri, quick_to_give_up, caplog
-):
-    with contextlib.ExitStack() as stack:
-        with Tracker(mlflow_uri, "rocks").run("a") as run:
-            stack.enter_context(locked(mlflow_uri))
-            run.log_metrics({"loss": 1.0}, 1)
-            run.log_bytes(b"x", "note.txt")
-    assert "never took 3 records of run" in caplog.text
-    assert "beginning with metrics; the artifacts are complete" in caplog.text
-    assert tracker.client.get_run(run.run_id).info.status == "RUNNING"
+def test_a_store_that_never_comes_back_ends_with_a_count_of_what_is_lost(server, mlflow_uri, caplog):
+    with Tracker(server.url, "served").run("a") as run:
+        server.stop()
+        run.log_metrics({"loss": 1.0}, 1)
+        run.log_bytes(b"x", "note.txt")
+    assert f"never took 3 records of run {run.run_id}, beginning with metrics" in caplog.text
+    assert "the artifacts are complete" in caplog.text
+    assert Tracker(mlflow_uri, "served").client.get_run(run.run_id).info.status == "RUNNING"
 
 
-def test_a_run_that_raises_while_the_store_is_away_raises_its_own_error(tracker, mlflow_uri, quick_to_give_up):
-    with contextlib.ExitStack() as stack, pytest.raises(ValueError, match="the real reason"):
-        with Tracker(mlflow_uri, "rocks").run("a"):
-            stack.enter_context(locked(mlflow_uri))
+def test_a_run_that_raises_while_the_store_is_away_raises_its_own_error(server):
+    def fail():
+        with Tracker(server.url, "served").run("a"):
+            server.stop()
             raise ValueError("the real reason")
 
+    with pytest.raises(ValueError, match="the real reason"):
+        fail()
 
-def test_no_new_run_on_a_locked_store_is_one_clear_error(mlflow_uri, quick_to_give_up):
-    away = Tracker(mlflow_uri, "rocks")
-    away.prepare()
-    with locked(mlflow_uri), pytest.raises(PlatformError, match=r"takes no new run for geo-corpus \(.*locked\)"):
-        with away.run("geo-corpus"):
-            pass
+
+def test_no_new_run_on_an_absent_server_is_one_clear_error(server):
+    tracker = Tracker(server.url, "served")
+    tracker.prepare()
+    server.stop()
+    with pytest.raises(PlatformError, match=r"takes no new run for geo-corpus \(.*what is built is kept"):
+        tracker.run("geo-corpus").__enter__()
+
+
+def test_a_server_leaves_standard_output_alone(server, capsys):
+    with Tracker(server.url, "served").run("a") as run:
+        run.log_metrics({"loss": 1.0})
+    assert capsys.readouterr().out == "", "standard output belongs to --json"
+
+
+@pytest.mark.slow
+def test_a_locked_database_costs_a_warning_and_no_traceback(mlflow_uri, caplog, capfd):
+    other = sqlite3.connect(sqlite_file(mlflow_uri), isolation_level=None)
+    with Tracker(mlflow_uri, "rocks").run("a") as run, contextlib.closing(other):
+        other.execute("BEGIN EXCLUSIVE")
+        run.log_metrics({"loss": 1.0}, 1)
+    assert "did not take metrics ((sqlite3.OperationalError) database is locked)" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
+    assert steps(Tracker(mlflow_uri, "rocks"), run) == [1]
 
 
 def test_what_the_store_refuses_for_its_content_is_left_out_and_the_rest_arrives(tracker, caplog):
@@ -267,57 +321,6 @@ def test_what_the_store_refuses_for_its_content_is_left_out_and_the_rest_arrives
 def test_what_is_not_a_number_is_told_to_the_caller(tracker):
     with tracker.run("a") as run, pytest.raises(ValueError, match="could not convert"):
         run.log_metrics({"loss": "none"})
-
-
-@pytest.mark.slow
-def test_a_server_that_goes_away_and_comes_back_gets_everything_in_order(mlflow_uri, monkeypatch, caplog, capsys):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with running_server(port, mlflow_uri) as url:
-        tracker = Tracker(url, "served")
-        opened = contextlib.ExitStack()
-        run = opened.enter_context(tracker.run("a"))
-        run.log_metrics({"loss": 1.0}, 1)
-    for step in (2, 3):
-        run.log_metrics({"loss": float(step)}, step)
-    assert "did not take metrics" in caplog.text
-    with running_server(port, mlflow_uri):
-        opened.close()
-        history = tracker.client.get_metric_history(run.run_id, "loss")
-        assert [point.step for point in history] == [1, 2, 3]
-        assert tracker.client.get_run(run.run_id).info.status == "FINISHED"
-    assert capsys.readouterr().out == "", "standard output belongs to --json"
-
-
-@contextlib.contextmanager
-def running_server(port, store):
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--workers", "1"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                with urllib.request.urlopen(f"{url}/health", timeout=2):
-                    break
-            except (urllib.error.URLError, OSError):
-                assert process.poll() is None, "the MLflow server did not start"
-                assert time.monotonic() < deadline, "the MLflow server did not answer within two minutes"
-                time.sleep(0.3)
-        yield url
-    finally:
-        os.killpg(process.pid, 9)
-        process.wait()
 
 
 # --------------------------------------------------------------------------------------------------

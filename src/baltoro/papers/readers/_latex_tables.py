@@ -24,6 +24,8 @@ _TOKEN = re.compile(
 _SPACE = re.compile(r"\s+")
 _RULE_ARGUMENTS = re.compile(r"(?:\([^()\s]{0,20}\))?(?:\{[^{}]{0,40}\})?")
 _EMPHASIS = re.compile(r"\*\*|(?<![^\W_])_(?=\S)|(?<=\S)_(?![^\W_])")
+_KEPT = {ord("_"): "\0", ord("*"): "\1"}
+_RESTORED = {0: "_", 1: "*"}
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _COMMAND_END = re.compile(r"\\[A-Za-z]+$")
 _TABULARS = frozenset({"tabular", "tabular*", "tabularx", "tabulary", "longtable", "array"})
@@ -49,7 +51,7 @@ def parse_latex_table(source: str) -> tuple[list[list[str]], str]:
     def end_cell() -> None:
         nonlocal empty_columns
         text = _EMPHASIS.sub("", _SPACE.sub(" ", "".join(cell)).strip())
-        row.append(text)
+        row.append(text.translate(_RESTORED))
         row.extend([""] * empty_columns)
         empty_columns = 0
         cell.clear()
@@ -63,7 +65,9 @@ def parse_latex_table(source: str) -> tuple[list[list[str]], str]:
 
     while match := _TOKEN.search(source, position):
         target = cell if depth else outside
-        target.append(source[position : match.start()])
+        words = source[position : match.start()]
+        # In a formula these are TeX, not emphasis; outside of tables there is none to take away.
+        target.append(words.translate(_KEPT) if in_math and depth else words)
         position = match.end()
         match match.lastgroup:
             case "begin" if match["begin"] in _TABULARS:
@@ -106,7 +110,8 @@ def parse_latex_table(source: str) -> tuple[list[list[str]], str]:
                 ):
                     target.append(" ")
             case "escaped":
-                target.append(_PRINTED.get(match[0], match[0]))
+                printed = _PRINTED.get(match[0], match[0])
+                target.append(printed.translate(_KEPT) if depth else printed)
             case "open":
                 dropped_braces.append(
                     not in_math and source[match.start() - 1 : match.start()] in ("", " ", "&", "\n")

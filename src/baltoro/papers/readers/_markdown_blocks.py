@@ -55,6 +55,7 @@ _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*))?$")
 _CLOSING_HASHES = re.compile(r"(?:^|[ \t])#+[ \t]*$")
 _DEEPER_HEADING = re.compile(r"#{2,6} ")
 _ITEM = re.compile(r"([ \t]*)([*+\-•◦▪·]|\(?\d{1,3}[.)])[ \t]+(?=\S)")
+_INNER_BULLET = re.compile(r"(?<=[.?!:_\])])[ \n]\*[ ](?=[\"“(_*\\[]*[A-Z])")
 _EMPTY_ITEM = re.compile(r"[ \t]*[*+\-][ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*(.*)$")
 _ENVIRONMENT = re.compile(
@@ -64,8 +65,10 @@ _ENVIRONMENT = re.compile(
 _LONG_LINE_CHARACTERS = 20_000
 _CONSTRUCT_END = re.compile(r"\\\]|\\end\{[a-z]+\*?\}|-->|```|</table>|\$\$", re.I)
 _ENVIRONMENT_MARK = re.compile(r"\\(?:begin|end)\{[a-z]+\*?\}")
-_TAG = re.compile(r"\\tag\*?\{([^{}]{1,40})\}")
-_TRAILING_NUMBER = re.compile(r"[ \t]*(\([\w.*†‡′'-]{1,12}\))[ \t]*$")
+_TAG = re.compile(r"\\tag\s?\*?\s?\{([^{}]{1,40})\}")
+_TRAILING_NUMBER = re.compile(
+    r"[ \t]*(\([\w.*†‡′'-]{1,12}\))(?:[ \t]*$|(?=[ \t]*\\\[)|(?<=\d\))(?=[^\W\d_]))"
+)
 _HTML_TABLE_START = re.compile(r"[ \t]*<table\b", re.IGNORECASE)
 _LINK_DEFINITION = re.compile(
     r" {0,3}\[([^\]^\[][^\]\[]{0,200})\]:[ \t]*<?(?:[a-z][a-z0-9+.-]{1,20}:|/|\.|#)\S*(?:[ \t]+[\"'(].*)?$",
@@ -137,6 +140,8 @@ class _BlockScanner:
             elif not self._structure(line):
                 self._text(line)
         self._flush()
+        if self._nougat:
+            self._blocks = [part for block in self._blocks for part in _unfolded(block)]
         return Scanned(self._blocks, frozenset(self._link_names), self._comments)
 
     def _structure(self, line: str) -> bool:
@@ -433,7 +438,7 @@ class _BlockScanner:
         number = _TRAILING_NUMBER.match(rest)
         if number and block.marker is None:
             block.marker = number[1]
-            rest = ""
+            rest = rest[number.end() :]
         elif rest[:1] in (".", ",", ";") and not rest[1:].strip():
             block.text += rest.strip()
             rest = ""
@@ -515,6 +520,14 @@ class _BlockScanner:
         self._position += 1
         self._emit(RawBlock("figure", match[1]))
         return True
+
+
+def _unfolded(item: RawBlock) -> list[RawBlock]:
+    """Return an item and the inner list that Nougat printed on its line: ``1. Reasons: * One. * Two.``"""
+    if item.kind != "item" or " * " not in item.text:
+        return [item]
+    item.text, *inner = _INNER_BULLET.split(item.text)
+    return [item, *(RawBlock("item", text, level=item.level + 1, marker="*") for text in inner)]
 
 
 def formula_block(source: str) -> RawBlock:
@@ -657,7 +670,9 @@ class _InlineParser:
                 case "math":
                     position = self._math(match[0], position)
                 case "escape":
-                    nodes.append(match[0][1])
+                    # In Nougat's output these are spaces and bars of a formula that was not closed.
+                    is_tex = self._nougat and match[0][1] in "!,:;|{}"
+                    nodes.append(match[0] if is_tex else match[0][1])
                 case "dollar":
                     position = self._dollar(match[0], position)
                 case "code":
@@ -793,7 +808,8 @@ class _InlineParser:
         after = self._text[position] if position < len(self._text) else " "
         left = not after.isspace() and (_is_word(after) or before.isspace() or not _is_word(before))
         right = not before.isspace() and (_is_word(before) or after.isspace() or not _is_word(after))
-        inside_word = _is_word(before) and _is_word(after)
+        # In Nougat's output an underscore before a brace is TeX, whose formula was not closed.
+        inside_word = _is_word(before) and (_is_word(after) or (self._nougat and after == "{"))
         if inside_word and (run[0] == "_" or len(run) == 1):
             self._nodes.append(run)
             return
@@ -843,10 +859,13 @@ class _InlineParser:
     def _printed(self, delimiter: _Delimiter) -> str:
         left_over = delimiter.count
         inside_word = _is_word(delimiter.before) and _is_word(delimiter.after)
-        if self._nougat and not inside_word and (left_over >= 2 or delimiter.mark == "_"):
-            left_over = (
-                0  # type left open: Nougat carries italics and bold over a break, and prints neither mark
-            )
+        if (
+            self._nougat
+            and not inside_word
+            and (left_over >= 2 or delimiter.mark == "_" or delimiter.dropped)
+        ):
+            # Type left open or closed by half: Nougat carries it over a break, and prints no mark.
+            left_over = 0
         if left_over:
             return delimiter.mark * left_over
         if inside_word:

@@ -13,10 +13,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from baltoro.papers.readers._markdown_blocks import Dialect, RawBlock, collapse, parse_inlines
-from baltoro.papers.readers._references import CitationIndex, Entry, is_name, looks_like_entry, parse_entry
+from baltoro.papers.readers._references import (
+    CitationIndex,
+    Entry,
+    highest_citation,
+    is_name,
+    link_notes,
+    looks_like_entry,
+    number_by_place,
+    parse_entry,
+)
 from baltoro.papers.schema import Block, Inline, Paper, ReadReject, Section
 
 _NUMBERED = re.compile(
@@ -53,9 +63,11 @@ _FOOTNOTE_NOISE = re.compile(r"footnotemark:?\s*$", re.I)
 _KEYWORDS = re.compile(
     r"[*_\s]*(?:key\s?-?words?(?:\s+and\s+phrases)?|index terms)[*_\s]*(?:[:—–]|-\s)[*_\s]*", re.I
 )
+_ACM_CONCEPTS = re.compile(r"[*_]*CCS Concepts\b")
+_ACM_RIGHTS = re.compile(r"\s*(?:\b20\d\d\s+)?\b(?:acmcopyright|acmlicensed|rightsretained)\s*$")
 _SUPERSCRIPT = re.compile(
     r"""\\\(\s*(?:\{\}|~)?\s*\^[^()]*\\\) | \(?\\\((?:\\boxtimes)?\\\)\)?
-      | <sup>[^<>]{0,40}</sup> | \^\{?[\d*†‡§¶,\ ]{1,20}\}?\^? | [¹²³⁰⁴-⁹]+(?:\s?,\s?[¹²³⁰⁴-⁹]+)*
+      | <sup>[^<>]{0,40}</sup> | \^\{?[\d*†‡§¶,\ \\]{1,20}\}?\^? | [¹²³⁰⁴-⁹]+(?:\s?,\s?[¹²³⁰⁴-⁹]+)*
       | \$\s*(?:\{\})?\^[^$]{1,40}\$ | [†‡§¶]+""",
     re.VERBOSE | re.I,
 )
@@ -85,6 +97,8 @@ _TITLE_WORD_INSIDE = re.compile(
 )
 _AMPERSAND = re.compile(r"(?:^|\s)&(?=\s?\S)")
 _EMAIL = re.compile(r"\S+@\S+|\{[^{}]*\}")
+_PAGE_ELEMENTS = ("figure", "table", "note")
+_FEWEST_CUT_CHARACTERS = 40
 _FRONT_BLOCKS = 240
 _LONGEST_TITLE_CHARACTERS = 300
 _LONGEST_FRONT_LINE_CHARACTERS = 400
@@ -118,6 +132,41 @@ def build_paper(source: Source) -> Paper:
     return _Builder(source).build()
 
 
+def _is_entry(entry: Entry) -> bool:
+    return any(character.isalpha() for character in entry.printed)
+
+
+def _with_whole_paragraphs(blocks: list[Block]) -> Iterator[Block]:
+    """Yield the blocks with a paragraph that a page's floats or notes cut in two made whole before them."""
+    position = 0
+    while position < len(blocks):
+        block = blocks[position]
+        between: list[Block] = []
+        position += 1
+        while block.kind == "paragraph" and position < len(blocks):
+            end = position
+            while end < len(blocks) and blocks[end].kind in _PAGE_ELEMENTS:
+                end += 1
+            if end == position or end == len(blocks) or not _goes_on(block, blocks[end]):
+                break
+            between += blocks[position:end]
+            block.inlines += [Inline("text", " "), *blocks[end].inlines]
+            position = end + 1
+        yield block
+        yield from between
+
+
+def _goes_on(block: Block, following: Block) -> bool:
+    """Tell whether a paragraph breaks off in the middle of a sentence that another one ends."""
+    words = block.printed()
+    return (
+        following.kind == "paragraph"
+        and len(words) >= _FEWEST_CUT_CHARACTERS
+        and (words[-1].isalnum() or words[-1] == ",")
+        and following.printed()[:1].islower()
+    )
+
+
 def _require_text(paper: Paper) -> Paper:
     if (
         any(map(str.isalnum, paper.title))
@@ -135,7 +184,7 @@ class _Builder:
         self._paper = source.paper
         self._counts = source.counts
         self._nougat = source.dialect == "nougat"
-        self._entries: list[Entry] = []
+        self._slots: list[Entry] = []
         self._labels: Counter[str] = Counter()
         self._sections: list[Section] = [Section(1, "")]
         self._front_lines: list[str] = []
@@ -147,14 +196,25 @@ class _Builder:
         first = self._front_matter()
         self._body(first)
         paper = self._paper
+        if self._source.loose_lines_are_authors:
+            for section in self._sections:
+                section.blocks = list(_with_whole_paragraphs(section.blocks))
         paper.sections = [
             section for section in self._sections if section.heading or section.number or section.blocks
         ]
-        paper.references = [entry.reference for entry in self._entries]
-        index = CitationIndex.of(self._entries, paper.blocks())
-        for block in [*paper.abstract, *paper.blocks()]:
-            if block.kind not in ("formula", "code"):
-                block.inlines = index.link(block.inlines)
+        running = [
+            block for block in [*paper.abstract, *paper.blocks()] if block.kind not in ("formula", "code")
+        ]
+        texts = (span.text for block in running for span in block.inlines if span.kind == "text")
+        number_by_place(self._slots, highest_citation(texts))
+        entries = [entry for entry in self._slots if _is_entry(entry)]
+        for ordinal, entry in enumerate(entries, start=1):
+            entry.reference.key = f"b{ordinal}"
+        paper.references = [entry.reference for entry in entries]
+        index = CitationIndex.of(entries, paper.blocks())
+        for block in running:
+            block.inlines = index.link(block.inlines)
+        link_notes(paper.blocks())
         if self._front_lines:
             paper.extra["front_matter"] = "\n".join(self._front_lines)
         paper.extra.update({name: str(count) for name, count in self._counts.items() if count})
@@ -285,7 +345,7 @@ class _Builder:
 
     def _authors(self, front: list[RawBlock], before_abstract: bool) -> None:
         """Take the names out of the loose lines under a title, and addresses and notes out of the body."""
-        lines = self._front_parts(front)
+        lines = self._front_parts(front, before_abstract)
         previous = "title"
         for index, (block, part) in enumerate(lines):
             following = [text for _, text in lines[index + 1 :]]
@@ -308,21 +368,21 @@ class _Builder:
                 self._add(RawBlock("paragraph", part))
                 previous = "text"
 
-    def _front_parts(self, front: list[RawBlock]) -> list[tuple[RawBlock, str]]:
-        """Return the lines under a title: ``&`` and, where it holds more than names, a break part them."""
+    def _front_parts(self, front: list[RawBlock], before_abstract: bool) -> list[tuple[RawBlock, str]]:
+        """Return the lines under a title, parted at ``&`` and, where a break sets off a name, at breaks."""
         parts: list[tuple[RawBlock, str]] = []
         for block in front:
-            texts = [block.text]
-            if block.kind == "paragraph" and len(block.text) <= _LONGEST_AUTHOR_LIST_CHARACTERS:
-                short = "\n" in block.text and all(len(line) < 150 for line in block.text.split("\n"))
-                if short and not self._names(block.text):
-                    texts = block.text.split("\n")
-                texts = [
-                    f"&{part}" if nth else part
-                    for text in texts
-                    for nth, part in enumerate(_AMPERSAND.split(text))
-                ]
-            parts += [(block, text) for text in texts if text.strip(" &") or block.kind != "paragraph"]
+            if block.kind != "paragraph" or len(block.text) > _LONGEST_AUTHOR_LIST_CHARACTERS:
+                parts.append((block, block.text))
+                continue
+            lines = block.text.split("\n")
+            stacked = before_abstract and len(lines) > 1 and not self._names(block.text)
+            if not (stacked and any(map(self._names, lines))):
+                lines = [block.text]
+            for line in lines:
+                for nth, part in enumerate(_AMPERSAND.split(line)):
+                    if part.strip():
+                        parts.append((block, f"&{part.strip()}" if nth else part.strip()))
         return parts
 
     def _accepted_names(self, part: str, previous: str, following: list[str]) -> list[str]:
@@ -379,19 +439,17 @@ class _Builder:
         lead = _AUTHOR_LEAD.match(line)
         marked = line[lead.end() :] if lead else line
         marked = _SUPERSCRIPT.sub("\0", marked.strip("*_ "))
-        if not self._nougat:
-            marked = "".join(span.text for span in self._inlines(marked.replace("\n", "\0")))
         if marked.startswith("\0") or "@" in marked or _INSTITUTION.search(marked):
             return []
         for line_break in ("\0", " "):
             joined = marked.replace("\n", line_break).replace("**", "\0")
+            if not self._nougat:
+                joined = "".join(span.text for span in self._inlines(joined))
             parts = [part.strip(_AUTHOR_NOISE) for part in _AUTHOR_SPLIT.split(joined)]
             names = [part for part in parts if part and not _DEGREE.match(part)]
             strange = [name for name in names if not (2 <= len(name.split()) <= 5 and is_name(name))]
             # One odd name in a long list is still a name.
-            if names and (
-                not strange or (3 * len(strange) < len(names) and all(map(_ODD_NAME.match, strange)))
-            ):
+            if names and 3 * len(strange) < len(names) and all(map(_ODD_NAME.match, strange)):
                 return [collapse(name) for name in names]
         return []
 
@@ -460,6 +518,13 @@ class _Builder:
         if _SUPERSCRIPT.match(block.text.strip()) and self._is_address(block.text):
             self._front_lines.append(collapse(self._printed(block)))  # affiliations set under the abstract
             return True
+        if _ACM_CONCEPTS.match(block.text):
+            self._front_lines.append(collapse(self._printed(block)))
+            return True
+        rights = _ACM_RIGHTS.search(block.text)
+        if rights and self._paper.abstract:  # what the template sets after its keywords
+            block.text = block.text[: rights.start()]
+            return self._take_keywords(block, 0)
         if _CAPTION.match(block.text) or _FOOTNOTE.match(block.text):
             return False
         built = self._block(block)
@@ -492,9 +557,7 @@ class _Builder:
             return False, list_open
         else:
             return False, list_open and block.kind in ("table", "figure")
-        entry = parse_entry(text, len(self._entries) + 1)
-        if any(character.isalpha() for character in entry.printed):
-            self._entries.append(entry)
+        self._slots.append(parse_entry(text))
         return True, list_open
 
     # Blocks

@@ -7,8 +7,9 @@ than one stays text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from baltoro.papers.readers._markdown_blocks import collapse, parse_inlines
 from baltoro.papers.schema import Block, Inline, InlineKind, Reference
@@ -29,7 +30,7 @@ _CITED_BY = re.compile(r"Cited by:.*$", re.S)
 _URL = re.compile(r"(?:URL\s+)?https?://\S+", re.I)
 _INVERTED_NAME = re.compile(
     r"""(?P<surname>[^\W\d_][^\W\d_'’.\-]*(?:[ '’\-][^\W\d_][^\W\d_'’\-]*){0,3}),\s+
-        (?P<given>(?:[^\W\d_]\.(?:\s?-\s?)?\s?){1,4}|[A-Z]{1,3}(?=[,;\s]))\s*
+        (?P<given>(?:[^\W\d_]\.(?:\s?-\s?)?\s?){1,4}|[A-Z]{1,3}(?=[,;.]|\s+(?:and\b|&|[(\d])))\s*
         (?P<joint>,\s*(?:and|&)\s+|,\s*|;\s*|(?:and|&)\s+)?""",
     re.VERBOSE,
 )
@@ -45,7 +46,15 @@ _ABBREVIATION = re.compile(
 _NAME_JOINT = re.compile(r"\s*(?:,\s*(?:and|&)\s+|\s+(?:and|&)\s+|;\s*|,\s*)")
 _OTHERS = re.compile(r"(?:^|,?\s+)(?:et\.?\s+al\.?|and others)$", re.I)
 _TITLE_START_YEAR = re.compile(r"[\s.,:]*[\[(]?(?:1[89]|20)\d\d[a-z]?[\])]?(?:,\s+\w+)?[.,:]*\s*")
-_TITLE_TAIL = re.compile(r"[,.]?\s*(?:(?:1[89]|20)\d\d[a-z]?|[\[(](?:1[89]|20)\d\d[a-z]?[\])])[.,]?$")
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
+_TITLE_TAIL = re.compile(
+    rf"""(?:,\s+{_MONTH}\.?)?[,.]?\s*(?:(?:1[89]|20)\d\d[a-z]?|[\[(](?:1[89]|20)\d\d[a-z]?[\])])[.,]?
+        (?:\s+\(also\b[^()]*\)?)?$ | ,\s+{_MONTH}\.?$""",
+    re.VERBOSE | re.I,
+)
 _CONTAINER = re.compile(r"(?:,|\.)?\s+_|\.\s+In[ :]\s*|,\s+(?:volume|vol\.|pages|pp\.)\s")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -70,7 +79,7 @@ def looks_like_entry(text: str) -> bool:
     return len(text) < 1500 and _INVERTED_NAME.match(text) is not None and bool(_YEAR.search(text))
 
 
-def parse_entry(source: str, ordinal: int) -> Entry:
+def parse_entry(source: str) -> Entry:
     """Return the entry of a reference list item.
 
     Understands ``[12] A. Name and B. Name. Title. _Venue_, 2020.``, ``Name et al. (2020) Name, A., …
@@ -79,7 +88,9 @@ def parse_entry(source: str, ordinal: int) -> Entry:
 
     Args:
         source: the item's text, emphasis and links still marked.
-        ordinal: its place in the paper's list, from 1; the key is ``b{ordinal}``.
+
+    Returns:
+        The entry; its key is empty until the whole list is known.
     """
     text = collapse(_CITED_BY.sub("", source))
     printed = _plain(text)
@@ -104,7 +115,7 @@ def parse_entry(source: str, ordinal: int) -> Entry:
     if not _LETTER.search(title):
         title = printed
     reference = Reference(
-        key=f"b{ordinal}",
+        key="",
         title=title,
         authors=authors,
         year=int(year[:4]) if year else None,
@@ -142,10 +153,10 @@ def _leading_authors(body: str) -> tuple[list[str], str]:
         given = collapse(match["given"])
         authors.append(f"{given} {match['surname']}")
         position = match.end()
-        if not match["joint"]:
-            break
         if body.startswith("et al", position):
             position = body.find(".", position) + 1 or len(body)
+            break
+        if not match["joint"]:
             break
     if authors and (
         len(authors) > 1
@@ -208,7 +219,7 @@ def _title_of(rest: str) -> str:
     """Return the title that starts here: up to its full stop, the venue in italics or a year."""
     start = _TITLE_START_YEAR.match(rest)
     rest = rest[start.end() :] if start else rest
-    rest = rest.lstrip(' .,:“"')
+    rest = rest.lstrip(" .,:")
     if rest.startswith("_"):
         end = rest.find("_", 1)
         if end > 0 and (len(rest) == end + 1 or not rest[end + 1].isalnum()):
@@ -222,8 +233,10 @@ def _title_of(rest: str) -> str:
 
 def _clean_title(text: str) -> str:
     plain = _URL.sub("", _plain(text))
-    plain = _TITLE_TAIL.sub("", plain.strip())
-    return plain.strip(' .,;:“”"*_')
+    plain = _TITLE_TAIL.sub("", plain.strip()).strip(" .,;:*_")
+    bare = plain.strip(' .,;:“”"')
+    # Quotes around the title go, not the one that opens or closes a quotation inside it.
+    return plain if bare.count('"') % 2 or bare.count("“") != bare.count("”") else bare
 
 
 def _surnames(short_name: str, authors: list[str]) -> tuple[tuple[str, ...], bool]:
@@ -239,8 +252,43 @@ def _surname(name: str) -> str:
     return name.strip(" .").rpartition(" ")[2].lower()
 
 
+def number_by_place(slots: Sequence[Entry], highest_cited: int) -> None:
+    """Give entries whose printed number was lost the number of their place, where that is certain.
+
+    A parser may print the numbers of some pages of a list only. Between two numbered entries the place
+    is certain if the count fits; before the first if it starts at 1; after the last, or with no number at
+    all, if the list so ends with the highest number that the text cites.
+
+    Args:
+        slots: every item of the list in order, also those too broken to be references.
+        highest_cited: the highest number in square brackets in the text, 0 if none.
+    """
+    known = [(-1, 0)]
+    known += [(at, int(e.number)) for at, e in enumerate(slots) if e.number and e.number.isdigit()]
+    if highest_cited:
+        known.append((len(slots), highest_cited + 1))
+    for (left_at, left), (right_at, right) in pairwise(known):
+        if right_at - left_at == right - left:
+            for at in range(left_at + 1, right_at):
+                slots[at].number = str(left + at - left_at)
+
+
+def highest_citation(texts: Iterable[str]) -> int:
+    """Return the highest number in square brackets, as in ``[3, 12]``; 0 if there are fewer than three."""
+    numbers = [
+        int(number[0])
+        for text in texts
+        if "[" in text
+        for group in _NUMBER_GROUP.finditer(text)
+        for number in _WHOLE_NUMBER.finditer(group[1])
+    ]
+    return max(numbers) if len(numbers) >= _FEWEST_CITATIONS else 0
+
+
 _NUMBER_GROUP = re.compile(r"\[\s*(\d{1,4}[a-z]?(?:\s*[,;–\-]\s*\d{1,4}[a-z]?)*)\s*\]")
 _NUMBER = re.compile(r"\d{1,4}[a-z]?")
+_WHOLE_NUMBER = re.compile(r"\d{1,4}")
+_FEWEST_CITATIONS = 3
 _WORD = r"[^\W\d_](?:[^\W\d_]|['’\-](?=[^\W\d_]))*"
 _CITED_YEAR = re.compile(r"(?:1[89]|20)\d\d[a-z]?(?![\w])")
 _NAME_BEFORE_YEAR = re.compile(
@@ -391,3 +439,46 @@ class CitationIndex:
                     _Mark(match.start(), match.end(), target, "figure_ref" if is_figure else "table_ref")
                 )
         return marks
+
+
+_NOTE_DIGITS = re.compile(r"\d{1,2}")
+_SUPERSCRIPT_NUMBER = re.compile(r"(?:\{\}|~)?\s*\^\{?\s*(\d{1,2})\s*\}?")
+_BLOCKS_BEFORE_NOTE = 4
+
+
+def link_notes(blocks: Iterable[Block]) -> None:
+    """Make ``note_ref`` spans of the marks that a parser leaves glued to the word before them.
+
+    A note with a number follows the page's text: its mark (``layer.3``, ``layer3`` or a superscript) is
+    looked for in the few blocks before it, nearest first, and taken only where it is the only one.
+    """
+    before: list[Block] = []
+    for block in blocks:
+        if block.kind in ("paragraph", "list"):
+            before.append(block)
+        elif block.kind == "note" and block.ref_id and _NOTE_DIGITS.fullmatch(block.label or ""):
+            for candidate in reversed(before[-_BLOCKS_BEFORE_NOTE:]):
+                if _link_note(candidate, block.label or "", block.ref_id):
+                    break
+
+
+def _link_note(block: Block, number: str, target: str) -> bool:
+    """Link the one mark with a note's number in a block; false if there is none or more than one."""
+    mark = re.compile(
+        rf"(?:(?<=[a-z][a-z])|(?<=[a-z][.,;:)\]!?”\"'])|(?<=[)\]”][.,;:]))(?<![a-z]\.[a-z]\.){number}(?=[\s,.;:)]|$)"
+    )
+    found: list[tuple[int, int, int]] = []
+    for index, span in enumerate(block.inlines):
+        if span.kind == "text":
+            found += [(index, *match.span()) for match in mark.finditer(span.text)]
+        elif span.kind == "formula":
+            superscript = _SUPERSCRIPT_NUMBER.fullmatch(span.text)
+            if superscript and superscript[1] == number:
+                found.append((index, 0, len(span.text)))
+    if len(found) != 1:
+        return False
+    index, start, end = found[0]
+    words = block.inlines[index].text
+    around = [Inline("text", words[:start]), Inline("note_ref", number, target), Inline("text", words[end:])]
+    block.inlines[index : index + 1] = [span for span in around if span.text]
+    return True

@@ -29,7 +29,8 @@ _LETTER = re.compile(r"[^\W\d_]")
 _NUMBER = re.compile(r"\d+")
 _DECIMAL_POINT = re.compile(r"[.,]\d")
 _FRACTION = re.compile(r"\d[.,]$")
-_SENTENCE_START = re.compile(r"(?:[.!?:;][\"”'’)\]]*\s+|\n\s*)(?=\S)")
+_LINE_START = re.compile(r"(?<=\n)(?=\S)")
+_SENTENCE_START = re.compile(r"(?:^|(?<!\b[A-Z])[.!?][\"”'’)\]]*\s+)(?=\S)")
 _ENVIRONMENT = re.compile(
     r"\\(begin|end)\{(tabular|array|matrix|[bpvBV]matrix|table|longtable|cases|aligned)\*?\}"
 )
@@ -141,9 +142,10 @@ def _runs(text: str, is_loop: Callable[[str, int, int], bool]) -> Iterator[tuple
         if region >= 0 and position < protected[region][1]:
             position = protected[region][1]
             continue
-        run = _run_at(text, position, floor, is_loop)
+        run, searched = _run_at(text, position, floor, is_loop)
         if run is None:
-            position += _PROBE_STEP_CHARACTERS
+            # Looking again inside a long stretch that is no loop would cost quadratic time.
+            position = max(position + _PROBE_STEP_CHARACTERS, searched)
             continue
         yield run
         floor = run[1]
@@ -151,12 +153,12 @@ def _runs(text: str, is_loop: Callable[[str, int, int], bool]) -> Iterator[tuple
 
 
 def _phrase_start(text: str, start: int, period: int) -> int:
-    """Return where in its first period a loop is cut: at a sentence, else at a word."""
-    sentence = _SENTENCE_START.search(text, max(start - 4, 0), start + period)
-    while sentence and sentence.end() < start:
-        sentence = _SENTENCE_START.search(text, sentence.end(), start + period)
-    if sentence and sentence.end() < start + period:
-        return sentence.end()
+    """Return where in its first period a loop is cut: at a line, else at a sentence, else at a word."""
+    for pattern in (_LINE_START, _SENTENCE_START):
+        # What ends the sentence before may stand left of the loop.
+        for match in pattern.finditer(text, max(start - 4, 0), start + period):
+            if match.end() >= start:
+                return match.end()
     for place in range(start, start + period):
         if place == 0 or not (text[place - 1].isalnum() and text[place].isalnum()):
             return place
@@ -173,23 +175,30 @@ def _cut_end(text: str, first: int, end: int, period: int) -> int:
 
 def _run_at(
     text: str, position: int, floor: int, is_loop: Callable[[str, int, int], bool]
-) -> tuple[int, int, int] | None:
-    """Return ``(start, end, period)`` of the loop through ``position``, not reaching left of ``floor``."""
+) -> tuple[tuple[int, int, int] | None, int]:
+    """Return ``(start, end, period)`` of the loop through ``position``, and the end of what is none.
+
+    The loop does not reach left of ``floor``.
+    """
     probe = text[position : position + _PROBE_CHARACTERS]
     limit = position + _LONGEST_PERIOD_CHARACTERS + _PROBE_CHARACTERS
-    following = position
+    following = searched = position
     for _ in range(_CANDIDATE_PERIODS):
         following = text.find(probe, following + 1, limit)
         if following < 0:
-            return None
+            break
         period = following - position
         end = following + _common_prefix(text, position, following)
         if end - position < (_FEWEST_COPIES - 1) * period:
             continue
-        start = _extend_left(text, position, period, floor)
-        if is_loop(text[start : start + period], end - start, period):
-            return start, end, period
-    return None
+        if is_loop(text[position : position + period], end - floor, period):
+            start = _extend_left(text, position, period, floor)
+            if is_loop(text[start : start + period], end - start, period):
+                return (start, end, period), searched
+        searched = max(searched, end)
+        if end - position > _LONGEST_PERIOD_CHARACTERS:
+            break
+    return None, searched
 
 
 def _is_loop(phrase: str, length: int, period: int) -> bool:

@@ -51,8 +51,10 @@ def parse_markdown(text: str) -> Paper:
     """Return the paper of a Markdown file.
 
     Front matter fills title, authors, year, doi, license, keywords, language, venue and abstract; its
-    other scalar keys go to ``extra``. Without a title there, a first heading is the title. HTML comments
-    are removed and counted in ``extra["comments_removed"]``.
+    other scalar keys go to ``extra``. Without a title there, a first heading is the title. Names between
+    the title and an abstract are the authors, and addresses there go to ``extra["front_matter"]``; in a
+    text without abstract only a marked author line under the title (``By A B``, ``*A B*, *C D*``) is one.
+    HTML comments are removed and counted in ``extra["comments_removed"]``.
 
     Args:
         text: the decoded file.

@@ -26,7 +26,8 @@ def parse_nougat(text: str) -> Paper:
     Failure markers are removed, also inside a sentence, whose halves stay apart by a space
     (``extra["missing_pages"]``); repetition loops are cut to their first occurrence
     (``extra["repetition_characters_cut"]``); ``footnotemark:`` remains are dropped
-    (``extra["footnote_marks_removed"]``).
+    (``extra["footnote_marks_removed"]``). Lines between title and abstract that are no names go to
+    ``extra["front_matter"]``; a paragraph that floats or footnotes cut in two is whole before them.
 
     Args:
         text: the decoded file.

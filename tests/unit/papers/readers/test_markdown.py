@@ -61,6 +61,64 @@ class TestFrontMatter:
         assert parse_markdown("Text.").license == "unknown"
 
 
+class TestAuthorLines:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "*Ana Petrova*, *Li Wei*",
+            "Ana Petrova, Li Wei",
+            "Ana Petrova and Li Wei",
+            "By Ana Petrova & Li Wei",
+            "**Authors:** Ana Petrova; Li Wei",
+            "**Ana Petrova**¹, **Li Wei**²,³",
+            "Ana Petrova<sup>1,2</sup>, Li Wei<sup>\\*</sup>",
+            "Ana Petrova^1^, Li Wei^2,\\*^",
+            "[Ana Petrova](https://orcid.example/1) · [Li Wei](https://orcid.example/2)",
+            "Ana Petrova\\*, Li Wei†",
+            "Ana Petrova  \nLi Wei",
+            "Ana Petrova,\nLi Wei",
+            "Ana\nPetrova, Li Wei",
+            "Ana Petrova\n\nLi Wei",
+        ],
+    )
+    def test_line_between_title_and_abstract_gives_the_authors(self, line):
+        paper = parse_markdown(f"# Melt\n\n{line}\n\n## Abstract\n\nShort.\n\n## One\n\nA.")
+        assert paper.authors == ["Ana Petrova", "Li Wei"]
+        assert paper.extra == {}
+        assert [s.heading for s in paper.sections] == ["One"]
+
+    def test_addresses_before_the_abstract_are_front_matter(self):
+        paper = parse_markdown(
+            "# Melt\n\n*Ana Petrova*\n\n*Institute of Rocks*\n\n**Abstract.** Short.\n\n## One\n\nA."
+        )
+        assert (paper.authors, paper.extra) == (["Ana Petrova"], {"front_matter": "Institute of Rocks"})
+        assert paper.abstract[0].printed() == "Short."
+        assert [s.heading for s in paper.sections] == ["One"]
+
+    @pytest.mark.parametrize(
+        "line", ["*Ana Petrova*, *Li Wei*", "By Ana Petrova and Li Wei", "Ana Petrova¹, Li Wei²"]
+    )
+    def test_marked_line_gives_the_authors_of_a_text_without_abstract(self, line):
+        paper = parse_markdown(f"# Melt\n\n{line}\n\nText.\n\n## One\n\nA.")
+        assert paper.authors == ["Ana Petrova", "Li Wei"]
+        assert [b.printed() for b in paper.blocks()] == ["Text.", "A."]
+
+    @pytest.mark.parametrize(
+        "line", ["Great Britain, New Zealand", "*Great Britain*", "A tool that melts rock.", "By the sea"]
+    )
+    def test_other_line_of_a_text_without_abstract_stays_text(self, line):
+        paper = parse_markdown(f"# Melt\n\n{line}\n\n## Summary\n\nA.")
+        assert paper.authors == []
+        assert next(iter(paper.blocks())).printed() == line.strip("*")
+
+    def test_names_that_the_front_matter_gives_are_not_repeated(self):
+        paper = parse_markdown(
+            "---\ntitle: Melt\nauthors: [Ana Petrova, Li Wei]\n---\n"
+            "# Melt\n\nAna Petrova, Li Wei\n\n## Abstract\n\nShort."
+        )
+        assert (paper.authors, paper.sections) == (["Ana Petrova", "Li Wei"], [])
+
+
 class TestBlocks:
     def test_first_heading_is_the_title_and_levels_count_from_the_next(self):
         paper = parse_markdown("# Melt\n\nLead.\n\n## 1 One\n\nA.\n\n### 1.1 Two\n\nB.\n\n## Three\n\nC.")
@@ -220,14 +278,14 @@ PARTS = st.lists(
 
 
 @given(PARTS)
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_generated_documents_keep_every_word_once_in_order(parts):
     text = "\n\n".join(["# The title", *parts, "The end."])
     assert words(parse_markdown(text)) == WORD.findall(text)
 
 
 @given(st.text(st.sampled_from("ab *_`[]()<>!$\\#|-\n1.&;:~"), max_size=200))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_markup_is_read_or_rejected_with_a_reason(text):
     try:
         paper = parse_markdown(text)

@@ -126,7 +126,7 @@ def test_nothing_to_read_is_rejected(text, reason):
 
 
 @given(st.text(st.sampled_from("abcZ .-=\n\r\t_*1#é\u2028\x0c—,"), min_size=1, max_size=400))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_no_word_is_ever_lost_or_moved(text):
     try:
         paper = parse_plain_text(text)
@@ -136,6 +136,7 @@ def test_no_word_is_ever_lost_or_moved(text):
     assert kept == "".join(text.split()).replace("=", "").replace("-", "").replace("*", "")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.lists(st.from_regex(r"[a-z]{1,9}", fullmatch=True), min_size=1, max_size=60),

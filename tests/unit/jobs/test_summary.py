@@ -1,0 +1,103 @@
+"""The closing lines say what came out, where it is, and what to do next."""
+
+import pytest
+
+from baltoro.jobs.summary import closing_lines
+
+STAGES = {
+    "corpus": {
+        "artifact": "/w/corpus/geo/1",
+        "papers_read": 32,
+        "kept": 26,
+        "rejected": {"empty_file": 1, "malformed_xml": 4},
+        "duplicates": {"exact": 1, "version": 0, "near": 0},
+        "bytes": 123_456,
+        "data_card": "/w/corpus/geo/1/w-1/card/index.html",
+    },
+    "model": {"artifact": "/w/model/base/2", "parameters": 134_515_008, "source": "owner/base@abc"},
+    "tokenizer": {"artifact": "/w/tokenizer/geo/3", "vocabulary": 2048},
+    "tokens": {
+        "artifact": "/w/tokens/geo/4",
+        "sequences": 1234,
+        "tokens": 314_159,
+        "padding_fraction": 0.00456,
+    },
+    "pretrain": {
+        "artifact": "/w/run/geo/5",
+        "steps": 60,
+        "tokens_seen": 122_880,
+        "tokens_per_second": 1234.5,
+        "loss_first": 7.654321,
+        "loss_last": 4.321,
+        "validation_loss_before": 7.6,
+        "validation_loss_after": 4.5,
+        "registered": {"name": "geo", "version": "3"},
+        "export": "/w/run/geo/5/export-1",
+    },
+}
+
+
+def lines(recipe, stages=STAGES, only=None):
+    return closing_lines(recipe, stages, only).splitlines()
+
+
+def test_a_whole_run_is_told_stage_by_stage_with_what_to_do_next(load, workplace):
+    assert lines(load()) == [
+        "corpus",
+        "  32 records read = 26 kept + 5 rejected + 1 duplicates",
+        "  rejected: 1 empty_file, 4 malformed_xml",
+        "  0.12 MB of text; data card: /w/corpus/geo/1/w-1/card/index.html",
+        "  /w/corpus/geo/1",
+        "model",
+        "  134,515,008 parameters from owner/base@abc",
+        "  /w/model/base/2",
+        "tokenizer",
+        "  vocabulary of 2,048",
+        "  /w/tokenizer/geo/3",
+        "tokens",
+        "  314,159 tokens in 1,234 sequences, 0.46 % padding",
+        "  /w/tokens/geo/4",
+        "pretrain",
+        "  60 steps, 122,880 tokens, 1,234 tokens/s",
+        "  training loss 7.654 → 4.321 nats per token",
+        "  validation loss 7.600 → 4.500 nats per token",
+        "  registered as geo version 3 (alias candidate)",
+        "  /w/run/geo/5/export-1",
+        "next",
+        f"  look at the run:   mlflow server --backend-store-uri sqlite:///{workplace}/workspace/mlflow.db",
+        "  load the model:    AutoModelForCausalLM.from_pretrained('/w/run/geo/5/export-1')",
+    ]
+
+
+def test_one_stage_is_told_alone(load):
+    assert lines(load(), only="tokenizer") == ["tokenizer", "  vocabulary of 2,048", "  /w/tokenizer/geo/3"]
+    assert lines(load(), only="pretrain")[-3] == "next"
+
+
+def test_a_run_without_validation_or_rejects_leaves_those_lines_out(load):
+    stages = {
+        "corpus": {**STAGES["corpus"], "rejected": {}, "kept": 31},
+        "pretrain": {**STAGES["pretrain"], "validation_loss_before": None, "validation_loss_after": None},
+    }
+    told = "\n".join(lines(load(), stages))
+    assert "31 kept + 0 rejected" in told
+    assert "rejected:" not in told
+    assert "validation loss" not in told
+
+
+def test_an_export_in_a_bucket_is_fetched_before_it_is_loaded(load):
+    stages = {"pretrain": {**STAGES["pretrain"], "export": "s3://bucket/run/geo/5/export-1"}}
+    assert lines(load("tracking.uri=http://mlflow:5000"), stages)[-4:] == [
+        "next",
+        "  look at the run:   http://mlflow:5000",
+        "  fetch the model:   aws s3 cp --recursive s3://bucket/run/geo/5/export-1 model",
+        "  load the model:    AutoModelForCausalLM.from_pretrained('model')",
+    ]
+
+
+@pytest.mark.parametrize("folder", ["my work", "it's"])
+def test_commands_can_be_pasted_whatever_the_folder_is_called(load, workplace, folder):
+    import shlex
+
+    (command,) = [line for line in lines(load(f"storage.root={folder}")) if "mlflow server" in line]
+    assert shlex.split(command.partition("run:")[2])[-1] == f"sqlite:///{workplace}/{folder}/mlflow.db"
