@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 S3_SERVER = Path(__file__).with_name("s3_server.py")
+
+# A busy machine is no failure, and a change must not fail or pass by the luck of a draw.
+settings.register_profile("baltoro", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("baltoro")
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def load(recipe: str, overrides: tuple[str, ...]) -> Recipe:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with `baltoro init my-model`, or `baltoro run demo` to see the whole path work.",
 )
-@click.version_option(package_name="baltoro")
+@click.version_option(package_name="baltoro", prog_name="baltoro")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries underneath say, too.")
 def main(verbose: bool) -> None:
     """Turn your own scientific literature into your own large language model.

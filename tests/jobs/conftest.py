@@ -59,11 +59,15 @@ def credentials_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_session(recipe_file: Path, s3_server: str, credentials_file: Path) -> Iterator[None]:
+def ray_session(recipe_file: Path, s3_server: str, credentials_file: Path) -> Iterator[str]:
     """A local Ray of six logical CPUs, started as a command starts it; its workers find the S3 server.
+
+    The value is its address, for commands that are to join it.
 
     Workers of a local Ray inherit the environment that it is started in.
     """
+    import ray
+
     from baltoro.jobs.cluster import connected
 
     recipe = load_recipe(str(recipe_file), ["cluster.local_cpus=6"], environment={})
@@ -78,7 +82,7 @@ def ray_session(recipe_file: Path, s3_server: str, credentials_file: Path) -> It
         environment.delenv("RAY_ADDRESS", raising=False)
         with connected(recipe):
             environment.undo()
-            yield
+            yield ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +103,7 @@ def load_tiny(recipe_file: Path, tracking_uri: str) -> Callable[..., Recipe]:
 
 
 @pytest.fixture(scope="session")
-def build(ray_session: None, load_tiny: Callable[..., Recipe]) -> Callable[..., dict[str, dict[str, Any]]]:
+def build(ray_session: str, load_tiny: Callable[..., Recipe]) -> Callable[..., dict[str, dict[str, Any]]]:
     """Build a stage of the tiny recipe and return the summaries: ``build("tokens", "storage.root=…")``."""
 
     def run(target: str, *overrides: str) -> dict[str, dict[str, Any]]:

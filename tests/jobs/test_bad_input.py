@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -45,8 +46,9 @@ def baltoro(recipe_file, tracking_uri, root) -> Invoke:
 
 
 def check_error(text: str, *expected: str) -> None:
-    """One error of one paragraph, with everything expected in it."""
+    """One error with everything expected in it, and nothing that a library printed."""
     assert "Traceback" not in text
+    assert not re.search(r"\b(INFO|WARNING|ERROR)\b.*\.py:\d+", text), text
     assert text.count("error: ") == 1, text
     message = text.partition("error: ")[2]
     for part in expected:

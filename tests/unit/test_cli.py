@@ -1,4 +1,4 @@
-"""The command line: help teaches, --json is one object on standard output, mistakes are one line and exit 2."""
+"""The command line: help teaches, --json is one object on standard output, a mistake is one line."""
 
 import json
 import subprocess
@@ -95,8 +95,8 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "    baltoro.cli.main(['run', '--help'])\n"
         "except SystemExit:\n"
         "    pass\n"
-        "heavy = {'ray', 'torch', 'mlflow', 'transformers', 'pyarrow', 'numpy', 'matplotlib', 'boto3', 'pydantic'}\n"
-        "print('loaded:', sorted(heavy & set(sys.modules)))\n"
+        "heavy = 'ray torch mlflow transformers pyarrow numpy matplotlib boto3 pydantic yaml'.split()\n"
+        "print('loaded:', [name for name in heavy if name in sys.modules])\n"
     )
     started = time.monotonic()
     done = subprocess.run(
@@ -107,7 +107,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
 
 
 def test_version_is_told():
-    assert "baltoro" in run("--version").stdout
+    assert run("--version").stdout.startswith("baltoro, version ")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -306,7 +306,10 @@ def test_every_packaged_example_is_shown_or_rejected_without_a_traceback(style):
         assert result.exception is None or isinstance(result.exception, SystemExit), path
         outcomes[path.name] = result.exit_code
     assert {name for name, code in outcomes.items() if code} == {
-        name for name in outcomes if name.startswith("broken-")
+        "broken-empty.mmd",
+        "broken-encoding.md",
+        "broken-truncated.tei.xml",
+        "broken-unparsed.pdf",
     }
 
 

@@ -131,11 +131,27 @@ _RecipeLoader.yaml_implicit_resolvers = {
     letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+
+
+class _RecipeDumper(yaml.SafeDumper):
+    """SafeDumper whose output the loader reads back: text like ``1e-5`` is quoted, odd line ends escaped."""
+
+
+def _represent_text(dumper: _RecipeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes these line separators as they are, and folds them away when it reads.
+    style = '"' if re.search("[\x85\u2028\u2029\ufeff]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_RecipeDumper.add_representer(str, _represent_text)
+
+
+for _side in (_RecipeLoader, _RecipeDumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+0123456789."),
+    )
 
 
 def _construct_mapping(loader: _RecipeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
@@ -401,6 +417,9 @@ def _unwrap(annotation: Any) -> Any:
 
 def dump_yaml(model: BaseModel) -> str:
     """Return the resolved config as YAML in field order, aliases as people write them."""
-    return yaml.safe_dump(
-        model.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=100
-    )
+    return to_yaml(model.model_dump(mode="json", by_alias=True))
+
+
+def to_yaml(value: Any) -> str:
+    """Return plain data as YAML that :func:`parse_yaml` reads back as the same."""
+    return yaml.dump(value, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=100)

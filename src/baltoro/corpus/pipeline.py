@@ -9,6 +9,7 @@ listing and the recipe, a repeated build writes the same bytes.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,6 +81,9 @@ def run_chunks(function: Any, rows: Sequence[Mapping[str, Any]], *, what: str) -
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # What a task raises must reach the command line as it is, not as the text of a wrapper.
+    context.raise_original_map_exception = True
+    keep_console_clean()
     table = pa.Table.from_pylist([dict(row) for row in rows])
     dataset = ray.data.from_arrow([table.slice(index, 1) for index in range(table.num_rows)])
     mapped = dataset.map_batches(function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
@@ -88,6 +92,18 @@ def run_chunks(function: Any, rows: Sequence[Mapping[str, Any]], *, what: str) -
             for block_ref in reference.block_refs:
                 bar.update(1)
                 yield ray.get(block_ref)
+
+
+def keep_console_clean() -> None:
+    """Leave Ray Data's messages to its log file; with ``-v`` they are shown, too.
+
+    Importing Ray Data gives its logger a console handler of its own, whatever its level was before.
+    """
+    if logging.getLogger().isEnabledFor(logging.INFO):
+        return
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
 
 
 class ReadTask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 from baltoro.core.errors import BaltoroError, ConfigError, PlatformError
@@ -14,6 +15,7 @@ from baltoro.jobs.recipe import Recipe
 logger = logging.getLogger(__name__)
 
 _LOCAL_START_ATTEMPTS = 3
+_KNOCK_SECONDS = 10.0
 
 SPARE_CPUS = 2
 """Logical CPUs beyond the training workers': one for data tasks, one for the trainer's controller.
@@ -80,8 +82,9 @@ def connected(recipe: Recipe) -> Iterator[None]:
     }
     if address:
         try:
+            _knock(address)
             ray.init(address=address, **settings)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise PlatformError(
                 f"the Ray cluster at {address} cannot be reached ({_first_line(error)}); start one with "
                 "`ray start --head`, correct cluster.address or RAY_ADDRESS, or unset both to use a local Ray"
@@ -94,6 +97,18 @@ def connected(recipe: Recipe) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Check that somebody listens at ``host:port``; Ray itself would try for many minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
+            pass
 
 
 def _first_line(error: Exception) -> str:

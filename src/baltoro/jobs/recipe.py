@@ -266,4 +266,4 @@ def resolve_tracking_uri(recipe: Recipe, root: str, base: Path, environment: Map
 def recipe_json_schema() -> dict[str, Any]:
     """Return the JSON schema of a recipe, for editors and checks."""
     schema = Recipe.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Baltoro recipe", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Baltoro recipe"}

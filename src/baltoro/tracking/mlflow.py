@@ -9,6 +9,7 @@ order and sent with a later call, and at the latest when the run is closed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import logging
 import os
@@ -73,18 +74,17 @@ class Tracker:
 
         file = sqlite_file(self.uri)
         try:
-            if file is not None:
-                _prove_writable(file)
-            self._client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-            found = self._client.get_experiment_by_name(self.experiment)
-            if found is None:
-                # Without a server nobody but us decides where files go: beside the database.
-                location = None if file is None else (file.parent.absolute() / "mlflow").as_uri()
-                self._experiment_id = self._create_experiment(location)
-            else:
-                if found.lifecycle_stage == "deleted":
-                    self._client.restore_experiment(found.experiment_id)
-                self._experiment_id = found.experiment_id
+            with _alone_with(file):
+                self._client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+                found = self._client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    # Without a server nobody but us decides where files go: beside the database.
+                    location = None if file is None else (file.parent.absolute() / "mlflow").as_uri()
+                    self._experiment_id = self._create_experiment(location)
+                else:
+                    if found.lifecycle_stage == "deleted":
+                        self._client.restore_experiment(found.experiment_id)
+                    self._experiment_id = found.experiment_id
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             raise PlatformError(
                 f"tracking.uri: the MLflow store at {self.uri} cannot be used ({_first_line(error)}); "
@@ -369,17 +369,26 @@ def _settle_mlflow() -> None:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def _prove_writable(file: Path) -> None:
-    """Open a SQLite file for writing; MLflow itself tries for 100 seconds before it says that it cannot.
+@contextlib.contextmanager
+def _alone_with(file: Path | None) -> Iterator[None]:
+    """Hold a SQLite file, if it is one, against other commands; MLflow makes and migrates tables unguarded.
+
+    The file is proved writable first: MLflow itself tries for 100 seconds before it says that it is not.
 
     Raises:
         sqlite3.Error: it is no database, read-only, or cannot be opened.
         OSError: its folder cannot be made.
     """
+    if file is None:
+        yield
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
+    with (file.parent / f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+        yield
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from baltoro.core.config import (
     result,
     result_fields,
     section,
+    to_yaml,
 )
 from baltoro.core.errors import ConfigError
 
@@ -200,15 +201,28 @@ def test_every_field_of_a_recipe_is_marked():
     assert len(seen) > 10
 
 
-@given(
-    st.dictionaries(
-        st.from_regex(r"[a-z]{1,6}", fullmatch=True), st.integers() | st.booleans() | st.text(max_size=5)
-    )
+VALUES = (
+    st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6)
 )
+
+
+@given(st.dictionaries(st.text(max_size=6), VALUES | st.lists(VALUES, max_size=3)))
+def test_yaml_we_write_reads_back_as_the_same(values):
+    assert parse_yaml(to_yaml(values), "t") == values
+
+
+def test_text_that_looks_like_a_number_stays_text():
+    assert parse_yaml(to_yaml({"a": "1e5", "b": "0E0", "c": "007", "d": "on"}), "t") == {
+        "a": "1e5",
+        "b": "0E0",
+        "c": "007",
+        "d": "on",
+    }
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,6}", fullmatch=True), VALUES))
 def test_overrides_set_exactly_what_they_name(values):
     data = {}
     for key, value in values.items():
-        apply_override(
-            data, f"s.{key}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10))}"
-        )
+        apply_override(data, f"s.{key}={to_yaml(value).removesuffix('...' + chr(10))}")
     assert data.get("s", {}) == values

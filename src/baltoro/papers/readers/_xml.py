@@ -48,7 +48,6 @@ _PARSER_WITH_DOCTYPE = _parser(collect_ids=True)
 _PARSER_WITHOUT_DOCTYPE = _parser(collect_ids=False)
 _XML_SPACE = " \t\r\n"
 _XML_SPACE_BYTES = _XML_SPACE.encode()
-_SPACE_RUN = re.compile(r"[ \t\r\n]+")
 # A document that begins so has no document type: that could only stand before the root element.
 _PLAIN_START = re.compile(rb"(?:<\?xml[^<?]*\?>)?[ \t\r\n]*<[A-Za-z_:]")
 _DECLARED_ENCODING = re.compile(rb"<\?xml[^>]{0,200}?\sencoding\s*=\s*[\"']([A-Za-z][\w.\-]*)[\"']")
@@ -217,8 +216,15 @@ def collapse_space(text: str) -> str:
 
     No-break and thin spaces are characters of the text, not layout, and stay.
     """
-    if "\n" in text or "  " in text or "\t" in text or "\r" in text:
-        return _SPACE_RUN.sub(" ", text)
+    if "\n" in text:
+        text = text.replace("\n", " ")
+    if "\t" in text:
+        text = text.replace("\t", " ")
+    if "\r" in text:
+        text = text.replace("\r", " ")
+    # Each turn halves the longest run.
+    while "  " in text:
+        text = text.replace("  ", " ")
     return text
 
 
@@ -255,6 +261,7 @@ class InlineBuilder:
         pieces: the source's text since the last span that is not text. Walkers that visit every element
             append to it directly: white space is normalised once, where the run of text ends. The list is
             the builder's own for its whole life, so its ``append`` may be kept in a variable.
+        spans: the spans before those pieces.
 
     >>> builder = InlineBuilder()
     >>> builder.add_text("Melt\\n  rises ")
@@ -264,16 +271,16 @@ class InlineBuilder:
     [('text', 'Melt rises '), ('citation', '[3]'), ('text', ' here')]
     """
 
-    __slots__ = ("_spans", "pieces")
+    __slots__ = ("pieces", "spans")
 
     def __init__(self) -> None:
-        self._spans: list[Inline] = []
         self.pieces: list[str] = []
+        self.spans: list[Inline] = []
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing but white space was added since the last :meth:`build`."""
-        return not self._spans and not any(piece.strip(_XML_SPACE) for piece in self.pieces)
+        return not self.spans and not any(piece.strip(_XML_SPACE) for piece in self.pieces)
 
     def add_text(self, text: str | None) -> None:
         """Add plain text as it stands in the source; ``None`` and ``""`` add nothing."""
@@ -288,18 +295,19 @@ class InlineBuilder:
             if text:
                 pieces.append(text)
             return
-        if text[0] in _XML_SPACE:
+        is_stripped = core is text
+        if not is_stripped and text[0] in _XML_SPACE:
             pieces.append(" ")
-        spans = self._spans
+        spans = self.spans
         if pieces:
             run = collapse_space(pieces[0] if len(pieces) == 1 else "".join(pieces))
             pieces.clear()
             if not spans:
                 run = run.lstrip(" ")
             if run:
-                spans.append(Inline("text", run))
+                spans.append(Inline("text", run, None))
         spans.append(Inline(kind, core, target))
-        if text[-1] in _XML_SPACE:
+        if not is_stripped and text[-1] in _XML_SPACE:
             pieces.append(" ")
 
     def add_break(self) -> None:
@@ -315,19 +323,19 @@ class InlineBuilder:
         if not following[:1].isalnum():
             return
         pieces = self.pieces
-        last = pieces[-1] if pieces else self._spans[-1].text if self._spans else ""
+        last = pieces[-1] if pieces else self.spans[-1].text if self.spans else ""
         if last[-1:].isalnum():
             pieces.append(" ")
 
     def build(self) -> list[Inline]:
         """Return the spans collected so far, with both ends stripped, and start anew."""
-        spans = self._spans
+        spans = self.spans
         pieces = self.pieces
         if pieces:
             run = collapse_space(pieces[0] if len(pieces) == 1 else "".join(pieces))
             pieces.clear()
             run = run.rstrip(" ") if spans else run.strip(" ")
             if run:
-                spans.append(Inline("text", run))
-        self._spans = []
+                spans.append(Inline("text", run, None))
+        self.spans = []
         return spans

@@ -204,14 +204,13 @@ def strip_tex_wrapping(tex: str) -> str:
 
 
 def _latex(element: etree._Element) -> str:
-    return _handler(element.tag)(element)
+    tag = element.tag
+    return (_HANDLERS.get(tag) or _handler(tag))(element)
 
 
 def _handler(tag: str) -> _Handler:
-    handler = _HANDLERS.get(tag)
-    if handler is None:
-        handler = _HANDLERS.get(tag.rpartition("}")[2], _row)
-    return handler
+    """Return what converts an element of any namespace, or takes it for a row."""
+    return _HANDLERS.get(tag.rpartition("}")[2], _row)
 
 
 def _local_name(element: etree._Element) -> str:
@@ -245,7 +244,8 @@ def _row(element: etree._Element) -> str:
         parts.append(_escape(text))
     children = children_of(element)
     for position, child in enumerate(children, 1):
-        handler = _handler(child.tag)
+        tag = child.tag
+        handler = _HANDLERS.get(tag) or _handler(tag)
         if handler is _table and position == len(children) and parts and parts[-1] == r"\{":
             parts[-1] = _table(child, "cases")
         else:

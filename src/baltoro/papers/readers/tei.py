@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final, cast
+from typing import Final
 
 from lxml import etree
 
@@ -26,7 +26,14 @@ from baltoro.papers.fields import (
     words_of,
     year_of,
 )
-from baltoro.papers.readers._xml import InlineBuilder, collapse_space, element_text, parse_xml
+from baltoro.papers.readers._xml import (
+    InlineBuilder,
+    all_text,
+    children_of,
+    collapse_space,
+    element_text,
+    parse_xml,
+)
 from baltoro.papers.schema import (
     UNKNOWN_LICENSE,
     Block,
@@ -170,10 +177,6 @@ def parse_tei(data: bytes) -> Paper:
     return _read_paper(root)
 
 
-def _all_text(element: etree._Element) -> str:
-    return "".join(cast("list[str]", list(element.itertext())))
-
-
 def _excerpt(data: bytes) -> str:
     return " ".join(data[:400].decode("utf-8", "replace").split())[:200]
 
@@ -202,7 +205,7 @@ def _read_paper(root: etree._Element) -> Paper:
         identifier
         for text in texts
         for element in text.iter(_NS + "figure", _NS + "note")
-        if (identifier := element.get(_XML_ID)) and any(not part.isspace() for part in element.itertext())
+        if (identifier := element.get(_XML_ID)) and all_text(element).strip()
     }
     reader = _TextReader(citation_keys, float_ids)
     for text in texts:
@@ -335,7 +338,8 @@ def _rejoin_cut_words(title: str, paper: Paper) -> str:
         nonlocal body
         if not body:
             blocks = (*paper.abstract, *paper.blocks())
-            body = "\n".join([inline.text for block in blocks for inline in block.inlines]).lower()
+            # Piece by piece, because ASCII is put into lower case many times faster than other text.
+            body = "\n".join([inline.text.lower() for block in blocks for inline in block.inlines])
         joined = (match.group(1) + match.group(2)).lower()
         hyphenated = f"{match.group(1)}-{match.group(2)}".lower()
         if hyphenated in body or joined not in body or not re.search(rf"\b{joined}\b", body):
@@ -493,10 +497,13 @@ class _TextReader:
             in_part: whether ``element`` is a whole part, whose own floats stand away from their place.
         """
         builder, roles = self._builder, _ROLES
-        builder.add_text(element.text)
+        add_piece = builder.pieces.append
+        text = element.text
+        if text:
+            add_piece(text)
         outer_level = level
         mark = ""
-        for child in element:
+        for child in children_of(element):
             role = roles.get(child.tag, 0)
             tail = child.tail
             if role == _REFERENCE:
@@ -504,7 +511,7 @@ class _TextReader:
                 if tail:
                     if tail[0].isalnum():
                         builder.add_break_between_words(tail)
-                    builder.add_text(tail)
+                    add_piece(tail)
                     mark = ""
                 continue
             mark = ""
@@ -515,9 +522,9 @@ class _TextReader:
             elif role == _FORMULA:
                 self._add_formula(child, tail, roles.get(element.tag) == _DIVISION and not self._is_flat)
             elif role == _BREAK or self._is_flat:
-                builder.add_break()
+                add_piece(" ")
                 self._walk(child, level)
-                builder.add_break()
+                add_piece(" ")
             elif role == _FLOAT:
                 if in_part:
                     self._set_apart(child)
@@ -535,24 +542,29 @@ class _TextReader:
                     self._walk(child, level)
                     self._close_block()
             if tail:
-                builder.add_text(tail)
+                add_piece(tail)
 
     def _add_reference(self, element: etree._Element, mark_before: str) -> str:
         """Add a cross-reference as printed and return its text; ``mark_before`` touches it in the source."""
-        text = _all_text(element) if len(element) else element.text
+        text = all_text(element) if len(element) else element.text
         if not text:
             return mark_before
         builder = self._builder
         # GROBID drops the space between two marks: "(Ito, 2024;" + "Diaz, 2025)", but not in "[1]" + "[2]".
         if mark_before and mark_before[-1] in ",;.)" and (text[0].isalnum() or text[0] in "(["):
             builder.add_break()
-        builder.add_break_between_words(text)
+        if text[0].isalnum():
+            builder.add_break_between_words(text)
         kind = _REFERENCE_KINDS.get(element.get("type"), "text")
         target: str | None = None
         address = element.get("target")
         if address and kind != "text":
             known = self._citation_keys if kind == "citation" else self._float_ids
-            target = next((key for part in address.split() if (key := part.lstrip("#")) in known), None)
+            for part in address.split():
+                key = part.lstrip("#")
+                if key in known:
+                    target = key
+                    break
             if target is not None and kind != "citation" and not self._is_flat:
                 self._mentions.append(target)
         builder.add(kind, text, target)
@@ -566,7 +578,7 @@ class _TextReader:
         parts = [element.text or ""]
         labels: list[str] = []
         for child in element:
-            (labels if child.tag == _LABEL else parts).append(_all_text(child))
+            (labels if child.tag == _LABEL else parts).append(all_text(child))
             parts.append(child.tail or "")
         text = collapse_space("".join(parts)).strip(" ")
         label = collapse_space(" ".join(labels)).strip(" ")
@@ -652,11 +664,12 @@ class _TextReader:
 
     def _close_block(self) -> None:
         """Append the block collected so far, if any, and the floats that stood inside it."""
-        inlines = self._builder.build()
+        builder = self._builder
+        inlines = builder.build() if builder.pieces or builder.spans else None
         if inlines:
-            block = Block(self._kind, inlines, label=self._label)
+            block = Block(self._kind, inlines, [], self._label, None)
             self._label = None
-            self._append(block)
+            (self._section or self._current_section()).blocks.append(block)
             if self._mentions:
                 for target in self._mentions:
                     self._mentioned_in.setdefault(target, block)
@@ -690,7 +703,7 @@ class _TextReader:
         caption.add_text(element.text)
         cells: list[list[str]] = []
         inner: list[Block] = []
-        for child in element:
+        for child in children_of(element):
             role = _ROLES.get(child.tag, 0)
             if role == _HEAD:
                 head = f"{head} {_printed(self._flatten(child))}".strip()
@@ -715,11 +728,14 @@ class _TextReader:
         rows: list[list[str]] = []
         for row in table.iter(_ROW):
             cells: list[str] = []
-            for cell in row.iterchildren(_CELL):
-                text = (
-                    _printed(self._flatten(cell)) if len(cell) else collapse_space(cell.text or "").strip(" ")
-                )
-                cells.append(text)
+            for cell in children_of(row):
+                if cell.tag != _CELL:
+                    continue
+                if len(cell):
+                    cells.append(_printed(self._flatten(cell)))
+                else:
+                    text = cell.text
+                    cells.append(collapse_space(text).strip(" ") if text else "")
                 columns = cell.get("cols")
                 if columns and columns.isdecimal() and len(cells) < _MAX_COLUMNS:
                     cells += [""] * (min(int(columns[:4]), _MAX_COLUMNS) - 1)

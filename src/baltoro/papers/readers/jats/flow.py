@@ -34,7 +34,7 @@ class Flow(InlineBuilder):
     ) -> None:
         # What ``InlineBuilder`` sets, without the call: one flow is made per list item, caption and cell.
         self.pieces = []
-        self._spans = []
+        self.spans = []
         self.blocks = blocks
         self.kind = kind
         self.label = label
@@ -47,6 +47,8 @@ class Flow(InlineBuilder):
 
     def flush(self) -> None:
         """End the block under construction, if it has text."""
+        if not self.pieces and not self.spans:
+            return
         spans = self.build()
         if spans:
             self.blocks.append(Block(self.kind, spans, [], self.label, self.ref_id))
@@ -64,7 +66,7 @@ class Flow(InlineBuilder):
 
     def printed(self) -> str:
         """Return the text of a flow without blocks (``is_flat``) on one line, and start anew."""
-        if self._spans:
+        if self.spans:
             return "".join([inline.text for inline in self.build()])
         text = collapse_space("".join(self.pieces)).strip(" ")
         self.pieces.clear()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lxml import etree
 
-from baltoro.papers.readers._xml import children_of
+from baltoro.papers.readers._xml import children_of, collapse_space
 from baltoro.papers.readers.jats.elements import drop_namespaces
 
 # What stands in a file as a span may be a slip of the hand; no printed table is larger.
@@ -36,7 +36,7 @@ def table_cells(table: etree._Element, cell_text: Callable[[etree._Element], str
 
     Args:
         table: a ``table`` or ``array``; tables inside its cells are not part of it.
-        cell_text: gives the text of one cell.
+        cell_text: gives the text of a cell that holds elements.
     """
     columns = {
         name: position for position, name in enumerate(spec.get("colname") for spec in table.iter("colspec"))
@@ -59,9 +59,13 @@ def table_cells(table: etree._Element, cell_text: Callable[[etree._Element], str
         for cell in children_of(row):
             if cell.tag not in _CELL_TAGS:
                 continue
-            while len(texts) in blocked:
+            while blocked and len(texts) in blocked:
                 texts.append("")
-            texts.append(cell_text(cell))
+            if len(cell):
+                texts.append(cell_text(cell))
+            else:
+                text = cell.text
+                texts.append(collapse_space(text).strip(" ") if text else "")
             if not columns and cell.get("colspan", "1") == "1" and cell.get("rowspan", "1") == "1":
                 continue
             column_count, row_count = _spans(cell, columns)
