@@ -103,7 +103,9 @@ def test_denied_credentials_are_named(baltoro, s3, some_papers, monkeypatch):
     with s3.checking_rights():
         reading = baltoro("run", f"corpus.sources.0.uri={s3.uri}/papers")
         writing = baltoro("run", f"corpus.sources.0.uri={some_papers}", f"storage.root={s3.uri}/work")
-    check_refused(reading, f"cannot list {s3.uri}/papers", "AccessDenied", "AWS_ACCESS_KEY_ID: allow them s3:ListBucket")
+    check_refused(
+        reading, f"cannot list {s3.uri}/papers", "AccessDenied", "AWS_ACCESS_KEY_ID: allow them s3:ListBucket"
+    )
     check_refused(writing, f"cannot write {s3.uri}/work", "AccessDenied", "allow them s3:PutObject")
 
 
@@ -120,7 +122,9 @@ def test_only_broken_files_are_refused_with_their_reasons(baltoro, ray_session, 
 
 
 def test_every_kind_of_broken_file_is_accounted_for(baltoro, ray_session, tmp_path, root):
-    truth = write_papers(tmp_path / "papers", 8, formats=("markdown", "nougat"), duplicates=1, broken=tuple(BROKEN))
+    truth = write_papers(
+        tmp_path / "papers", 8, formats=("markdown", "nougat"), duplicates=1, broken=tuple(BROKEN)
+    )
     result = baltoro("corpus build", f"corpus.sources.0.uri={tmp_path / 'papers'}", "--json")
     assert result.exit_code == 0, result.stderr
     built = json.loads(result.stdout)
@@ -128,7 +132,9 @@ def test_every_kind_of_broken_file_is_accounted_for(baltoro, ray_session, tmp_pa
     assert built["kept"] == len(truth.marks)
     assert built["rejected"] == truth.reasons
     assert built["duplicates"]["exact"] == 1
-    assert built["papers_read"] == built["kept"] + sum(built["rejected"].values()) + sum(built["duplicates"].values())
+    assert built["papers_read"] == built["kept"] + sum(built["rejected"].values()) + sum(
+        built["duplicates"].values()
+    )
 
     artifact = ArtifactStore(Storage(), str(root)).open(built["artifact"])
     rows = [
@@ -146,7 +152,9 @@ def test_every_kind_of_broken_file_is_accounted_for(baltoro, ray_session, tmp_pa
     assert "\0" not in "".join(texts.values())
 
 
-def test_too_few_logical_cpus_are_refused_not_waited_for(command, recipe_file, tracking_uri, root, some_papers):
+def test_too_few_logical_cpus_are_refused_not_waited_for(
+    command, recipe_file, tracking_uri, root, some_papers
+):
     process = command(
         "corpus",
         "build",
@@ -163,14 +171,19 @@ def test_too_few_logical_cpus_are_refused_not_waited_for(command, recipe_file, t
 
 
 def test_a_cluster_that_is_too_small_is_refused(baltoro, ray_session, some_papers):
-    result = baltoro("run", f"corpus.sources.0.uri={some_papers}", "cluster.workers=8", "pretrain.micro_batch=1")
+    result = baltoro(
+        "run", f"corpus.sources.0.uri={some_papers}", "cluster.workers=8", "pretrain.micro_batch=1"
+    )
     check_refused(result, "has 6 logical CPUs, cluster.workers=8 needs 10", "lower cluster.workers")
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["pretrain.global_batch_tokens=500"], "global_batch_tokens=500 is not a multiple of sequence_length=64"),
+        (
+            ["pretrain.global_batch_tokens=500"],
+            "global_batch_tokens=500 is not a multiple of sequence_length=64",
+        ),
         (["cluster.workers=3"], "which 3 data ranks × micro_batch 2 = 6 rows do not divide"),
         (["pretrain.micro_batch=3"], "which 2 data ranks × micro_batch 3 = 6 rows do not divide"),
     ],
@@ -209,7 +222,9 @@ def small_disk(command, tmp_path, recipe_file, tracking_uri, root) -> Callable[.
     """Run a command where ``storage.root`` is a disk of so many kilobytes, in a mount namespace of its own."""
     enter = ["unshare", "--user", "--map-root-user", "--mount"]
     try:
-        subprocess.run([*enter, "mount", "-t", "tmpfs", "none", str(tmp_path)], check=True, capture_output=True)
+        subprocess.run(
+            [*enter, "mount", "-t", "tmpfs", "none", str(tmp_path)], check=True, capture_output=True
+        )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("a small disk needs Linux with user namespaces")
     root.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """The whole recipe as a job of a running Ray cluster, submitted as a user submits it."""
 
+import contextlib
 import os
 import secrets
 import signal
@@ -8,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,10 +86,8 @@ def ray_head() -> Iterator[RayHead]:
 
 
 def kill_group(group: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def wait_for_job_server(head: RayHead, process: subprocess.Popen[str]) -> None:

@@ -70,7 +70,9 @@ def runs(built, tracking_uri) -> dict[str, Any]:
 
 def documents(built: Built) -> list[dict[str, Any]]:
     corpus = built.artifact("corpus")
-    return [row for file in corpus.files("documents/") for row in built.table("corpus", file.name).to_pylist()]
+    return [
+        row for file in corpus.files("documents/") for row in built.table("corpus", file.name).to_pylist()
+    ]
 
 
 def test_every_record_is_kept_rejected_or_a_duplicate(built):
@@ -221,7 +223,10 @@ def test_metrics_are_logged_once_per_step_and_stage(built, runs, tracking_uri):
 
 
 def test_datasets_recipe_and_data_card_stand_at_the_runs(built, runs, tracking_uri):
-    inputs = {entry.dataset.name: json.loads(entry.dataset.source) for entry in runs["pretrain"].inputs.dataset_inputs}
+    inputs = {
+        entry.dataset.name: json.loads(entry.dataset.source)
+        for entry in runs["pretrain"].inputs.dataset_inputs
+    }
     assert inputs["tokens"] == {"uri": built.summaries["tokens"]["artifact"]}
     assert inputs["tokenizer"] == {"uri": built.summaries["tokenizer"]["artifact"]}
     digests = {entry.dataset.name: entry.dataset.digest for entry in runs["pretrain"].inputs.dataset_inputs}
@@ -279,7 +284,9 @@ def test_a_new_paper_makes_the_corpus_stale_and_all_below_it(built, load_tiny, t
     folder = tmp_path / "papers"
     shutil.copytree(built.papers, folder)
     recipe = load_tiny(built.overrides[0], f"corpus.sources.0.uri={folder}")
-    assert {entry.status for entry in plan(Context(recipe), "pretrain")} == {"done"}, "copied papers are the same"
+    assert {entry.status for entry in plan(Context(recipe), "pretrain")} == {"done"}, (
+        "copied papers are the same"
+    )
     (folder / "another.md").write_text(markdown(make_paper(999)))
     planned = plan(Context(recipe), "pretrain")
     assert {entry.stage.name: entry.status for entry in planned} == dict.fromkeys(STAGES, "stale")

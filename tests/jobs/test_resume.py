@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,20 @@ def training_workers(process: Any) -> list[int]:
     return [int(pid) for pid, _, name in rows if int(pid) in family and "RayTrainWorker" in name]
 
 
-def test_killed_training_ends_with_the_same_loss(build, overrides, roots, command, tracking_uri, recipe_file):
+@pytest.fixture
+def beside_another_ray() -> Iterator[dict[str, str]]:
+    """The environment of a machine on which somebody has used `ray start`: a command must not join that."""
+    # A Unix socket's path has at most 107 bytes, which pytest's folders are too long for.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        address = Path(folder, "ray", "ray_current_cluster")
+        address.parent.mkdir()
+        address.write_text("127.0.0.1:9")
+        yield {"RAY_TMPDIR": folder, "RAY_ADDRESS": ""}
+
+
+def test_killed_training_ends_with_the_same_loss(
+    build, overrides, roots, command, tracking_uri, recipe_file, beside_another_ray
+):
     whole = build("pretrain", f"storage.root={roots[0]}", *overrides)["pretrain"]
     settings = [
         str(recipe_file),
@@ -80,7 +95,7 @@ def test_killed_training_ends_with_the_same_loss(build, overrides, roots, comman
         "--no-parents",
     ]
 
-    process = command("pretrain", *settings)
+    process = command("pretrain", *settings, environment=beside_another_ray)
     wait_for_step(process, roots[1], 10)
     workers = training_workers(process)
     assert len(workers) == 2
@@ -93,7 +108,7 @@ def test_killed_training_ends_with_the_same_loss(build, overrides, roots, comman
     assert after_worker["finished"] is None
     assert after_worker["checkpoints"][-1]["step"] < STEPS
 
-    process = command("pretrain", *settings)
+    process = command("pretrain", *settings, environment=beside_another_ray)
     wait_for_step(process, roots[1], after_worker["checkpoints"][-1]["step"] + 10)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

@@ -28,7 +28,9 @@ def verified(root_uri: str, summaries: dict[str, dict[str, Any]]) -> None:
             assert parent.uri.startswith(root_uri)
 
 
-def test_papers_and_artifacts_on_s3_give_a_registered_model(build, load_tiny, papers, s3, tracking_uri, tmp_path):
+def test_papers_and_artifacts_on_s3_give_a_registered_model(
+    build, load_tiny, papers, s3, tracking_uri, tmp_path
+):
     folder, truth = papers
     Storage().upload_folder(folder, f"{s3.uri}/papers")
     root = f"{s3.uri}/work space"

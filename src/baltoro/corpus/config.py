@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from baltoro.core.config import StrictModel, execution, result, section
 from baltoro.papers.config import InputFormat, MetadataTableConfig, ReadLimits
@@ -73,8 +73,8 @@ class SplitConfig(StrictModel):
 class CorpusConfig(StrictModel):
     """Papers in, clean documents out."""
 
-    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)] = section(
-        lambda: (), "where the papers are; at least one"
+    sources: tuple[SourceConfig, ...] = section(
+        tuple, "where the papers are; at least one, unless pins.corpus is set"
     )
     limits: ReadLimits = section(ReadLimits, "sizes beyond which a file or record is rejected")
     clean: CleanConfig = section(CleanConfig, "cleaning of the structure")

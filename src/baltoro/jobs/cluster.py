@@ -138,7 +138,8 @@ def start_local(recipe: Recipe, settings: dict[str, object]) -> None:
     cpus = local_cpus(recipe)
     for attempt in range(1, _LOCAL_START_ATTEMPTS + 1):
         try:
-            ray.init(num_cpus=cpus, include_dashboard=False, **settings)
+            # Without an address Ray would join whatever `ray start` last started on this machine.
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **settings)
         except Exception as error:
             # Ray gives its node 30 seconds to start and raises a bare Exception; a busy machine needs more.
             if "timed out during startup" not in str(error):

@@ -32,14 +32,20 @@ def text_of(value: Any) -> str:
 
 def year_of(value: Any) -> int | None:
     """Return the first year between 1500 and 2099 in a number, a date or a text."""
+    if type(value) is int and 1500 <= value <= 2099:
+        return value
+    if not value:
+        return None
     match = _YEAR.search(text_of(value))
     return int(match.group(1)) if match else None
 
 
 def doi_of(value: Any) -> str | None:
     """Return a bare DOI (``10.…/…``) from a DOI, a DOI address, or a list whose first item is one."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         value = value[0] if value else None
+    if not value:
+        return None
     match = _DOI.search(text_of(value))
     return match.group().rstrip(".,;") if match else None
 
@@ -49,10 +55,16 @@ def person_of(value: Any) -> str:
     if not isinstance(value, dict):
         return " ".join(text_of(value).split())
     get = value.get
-    parts = [get("name")] if get("name") else [get("first") or get("given"), get("last") or get("family")]
-    if len(parts) > 1 and (middle := get("middle")):
-        parts[1:1] = middle if isinstance(middle, list) else [middle]
-    if suffix := get("suffix"):
+    name = get("name")
+    if name:
+        parts = [name]
+    else:
+        parts = [get("first") or get("given"), get("last") or get("family")]
+        middle = get("middle")
+        if middle:
+            parts[1:1] = middle if isinstance(middle, list) else [middle]
+    suffix = get("suffix")
+    if suffix:
         parts.append(suffix)
     return " ".join(" ".join([part for part in parts if part and isinstance(part, str)]).split())
 
@@ -69,7 +81,7 @@ def people_of(value: Any) -> list[str]:
         if separator == "," and not all(" " in part for part in parts):
             parts = [value]
         value = parts
-    names = [person_of(item) for item in value] if isinstance(value, list | tuple) else []
+    names = [person_of(item) for item in value] if isinstance(value, (list, tuple)) else []
     return [name for name in names if name]
 
 
@@ -77,7 +89,7 @@ def words_of(value: Any) -> list[str]:
     """Return keywords from a list, or from one text that separates them by ``;`` or ``,``."""
     if isinstance(value, str):
         value = value.split(";" if ";" in value else ",")
-    words = [text_of(item) for item in value] if isinstance(value, list | tuple) else []
+    words = [text_of(item) for item in value] if isinstance(value, (list, tuple)) else []
     return [word for word in words if word]
 
 

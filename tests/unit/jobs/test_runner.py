@@ -323,7 +323,6 @@ def test_a_pinned_corpus_brings_the_markers_of_its_own_styles(load):
     assert markers(Context(recipe)) == special_tokens("galactica") != []
 
 
-@pytest.mark.xfail(reason="CorpusConfig refuses an empty list of sources before the recipe can look at pins")
 def test_a_recipe_with_a_pinned_corpus_needs_no_sources(load, workplace):
     corpus = build(load(), "corpus")["corpus"]
     (workplace / "recipe.yaml").write_text(f"name: geo\npins: {{corpus: {corpus.uri}}}\n")

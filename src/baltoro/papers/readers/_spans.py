@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import NamedTuple
 
 from baltoro.papers.schema import Inline, InlineKind
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A stretch ``[start, end)`` of a text with one meaning.
 
     ``replacement`` is what to print instead of the stretch (the TeX that a placeholder stands for);
@@ -23,34 +23,45 @@ class Span:
     replacement: str | None = None
 
 
-def inlines_from_spans(text: str, spans: Iterable[Span]) -> list[Inline]:
+def inlines_from_spans(text: str, spans: Sequence[Span]) -> list[Inline]:
     """Return ``text`` cut into inlines at its spans.
 
     Spans outside the text or empty are ignored. Where spans overlap, the earlier and longer one wins and
     the later one keeps what is left of it, so every character of ``text`` is printed once: without
     replacements the inlines' text joins to ``text`` exactly.
     """
+    if not spans:
+        return [Inline("text", text, None)] if text else []
+    length = len(text)
+    fitting = [span for span in spans if 0 <= span[0] < span[1] <= length]
+    # Two stable sorts are one by start and then, of those with the same start, by the later end.
+    fitting.sort(key=_END, reverse=True)
+    fitting.sort(key=_START)
     inlines: list[Inline] = []
     cursor = 0
-    fitting = (span for span in spans if 0 <= span.start < span.end <= len(text))
-    for span in sorted(fitting, key=lambda span: (span.start, -span.end)):
-        start = max(span.start, cursor)
-        if start >= span.end:
+    for first, end, kind, target, replacement in fitting:
+        start = max(first, cursor)
+        if start >= end:
             continue
-        _append_text(inlines, text[cursor:start])
-        if span.replacement is None and span.kind == "text":
-            _append_text(inlines, text[start : span.end])
-        elif span.replacement is None:
-            inlines.append(Inline(span.kind, text[start : span.end], span.target))
-        elif start > span.start:
-            _append_text(inlines, text[start : span.end])
-        elif span.kind == "text":
-            _append_text(inlines, span.replacement)
-        elif span.replacement:
-            inlines.append(Inline(span.kind, span.replacement, span.target))
-        cursor = span.end
+        if start > cursor:
+            _append_text(inlines, text[cursor:start])
+        if replacement is None and kind == "text":
+            _append_text(inlines, text[start:end])
+        elif replacement is None:
+            inlines.append(Inline(kind, text[start:end], target))
+        elif start > first:
+            _append_text(inlines, text[start:end])
+        elif kind == "text":
+            _append_text(inlines, replacement)
+        elif replacement:
+            inlines.append(Inline(kind, replacement, target))
+        cursor = end
     _append_text(inlines, text[cursor:])
     return inlines
+
+
+_START = itemgetter(0)
+_END = itemgetter(1)
 
 
 def _append_text(inlines: list[Inline], text: str) -> None:

@@ -1,6 +1,7 @@
 """S2ORC and doc2json JSON, in the three layouts it is published in.
 
-* doc2json: ``{paper_id, title, authors, abstract, pdf_parse | latex_parse: {body_text, …}}``
+* doc2json: ``{paper_id, title, authors, abstract, pdf_parse | latex_parse: {body_text, …}}``, newer ones
+  with ``identifiers: {doi, pubmed_id, pmc_id}`` of the paper itself
 * S2ORC 2019: ``{paper_id, metadata, s2_pdf_hash, grobid_parse, latex_parse}``, either parse may be null
 * S2ORC 2020/21 and CORD-19: ``abstract``, ``body_text``, ``bib_entries`` … on top, at times no metadata
 
@@ -33,6 +34,7 @@ from baltoro.papers.schema import (
     UNKNOWN_LICENSE,
     Block,
     BlockKind,
+    Inline,
     InlineKind,
     Paper,
     ReadReject,
@@ -60,6 +62,8 @@ def parse_s2orc(document: Mapping[str, Any]) -> Paper:
     """
     stated = document.get("metadata")
     metadata: Mapping[str, Any] = stated if isinstance(stated, dict) else {}
+    named = document.get("identifiers")
+    identifiers: Mapping[str, Any] = named if isinstance(named, dict) else {}
     parse = _best_parse(document)
     paper = Paper(
         title=text_of(metadata.get("title")) or text_of(document.get("title")),
@@ -69,11 +73,13 @@ def parse_s2orc(document: Mapping[str, Any]) -> Paper:
         or text_of(metadata.get("journal"))
         or text_of(document.get("venue"))
         or None,
-        doi=doi_of(metadata.get("doi")) or doi_of(document.get("doi")),
+        doi=doi_of(metadata.get("doi"))
+        or doi_of(document.get("doi"))
+        or doi_of(identifiers.get("doi") or identifiers.get("DOI")),
         license=text_of(metadata.get("license")) or text_of(document.get("license")) or UNKNOWN_LICENSE,
     )
     for name in _IDENTIFIERS:
-        if value := text_of(metadata.get(name)):
+        if value := text_of(metadata.get(name)) or text_of(identifiers.get(name)):
             paper.extra[name] = value
     reader = _ParseReader(parse)
     paper.references = reader.references
@@ -229,7 +235,10 @@ class _ParseReader:
         if not isinstance(text, str) or not text.strip():
             return None
         spans = list(self._spans(text, paragraph))
-        inlines = inlines_from_spans(text, spans + self._placeholders(text, spans))
+        spans += self._placeholders(text, spans)
+        if not spans:
+            return Block("paragraph", [Inline("text", text, None)], [], None, None)
+        inlines = inlines_from_spans(text, spans)
         content = [inline for inline in inlines if inline.text.strip()]
         if not content:
             return None
@@ -238,6 +247,7 @@ class _ParseReader:
         return Block("paragraph", inlines)
 
     def _spans(self, text: str, paragraph: Mapping[str, Any]) -> Iterator[Span]:
+        has_placeholders = "REF" in text or "FORM" in text or "EQUATION" in text
         for name in ("cite_spans", "ref_spans", "eq_spans"):
             for item in _mappings(paragraph.get(name)):
                 start, end = item.get("start"), item.get("end")
@@ -248,8 +258,11 @@ class _ParseReader:
                 there = text[start:end]
                 stated = item.get("text")
                 formula = name == "eq_spans"
-                placeholder = (_FORMULA_PLACEHOLDER if formula else _PLACEHOLDER).fullmatch(there) is not None
-                if isinstance(stated, str) and stated.strip() != there.strip() and not placeholder:
+                placeholder = has_placeholders and (
+                    (_FORMULA_PLACEHOLDER if formula else _PLACEHOLDER).fullmatch(there) is not None
+                )
+                is_misplaced = isinstance(stated, str) and stated != there and stated.strip() != there.strip()
+                if is_misplaced and not placeholder:
                     self.misplaced += 1
                     continue
                 if formula:

@@ -5,6 +5,9 @@
 newer versions of the parser give what is inside ``metadata`` on top. A mention's offsets count within its
 ``context``, a sentence of some section in which line ends became spaces; several mentions may share one
 stretch ("(Han et al., 2016; Wang and Li, 2016)"), which is then cut at its separators.
+
+Finding a context means searching the text, so the work is bounded: after :data:`MAX_SEARCHED_CHARACTERS`
+the remaining mentions stay plain text and are counted.
 """
 
 from __future__ import annotations
@@ -28,14 +31,23 @@ from baltoro.papers.schema import Block, Paper, ReadReject, Reference, Section
 _PART = re.compile(r"[^;]+")
 _NUMBER_LINE = re.compile(r"\d{1,4}(?: \d{1,4})* ?")
 _LEAST_NUMBER_LINES = 5
+_MOST_WORKS_IN_ONE_CITATION = 100
 _SENTENCE_END = (".", "!", "?", ":", ";", ".)", ".”", '."')
+
+MAX_SEARCHED_CHARACTERS = 1_000_000_000
+"""How much text is searched for the contexts of mentions, about a second's work.
+
+A context that stands where it is expected costs its own length; one that is nowhere costs the whole text
+twice. In a paper of a hundred pages (300,000 characters) that leaves room for 1,600 of the latter.
+"""
 
 
 def parse_science_parse(document: Mapping[str, Any]) -> Paper:
     """Return the paper of one science-parse record.
 
     Margin line numbers of review copies (runs of lines that hold only numbers) are left out and counted
-    in ``extra["line_numbers_removed"]``; a paragraph that a page break cut is joined again.
+    in ``extra["line_numbers_removed"]``; a paragraph that a page break cut is joined again. Mentions that
+    were not looked for because of the bound on the search are counted in ``extra["mentions_not_searched"]``.
 
     Raises:
         ReadReject: ``no_text`` where neither title, abstract nor sections have text.
@@ -72,7 +84,10 @@ def parse_science_parse(document: Mapping[str, Any]) -> Paper:
         paper.extra["line_numbers_removed"] = str(removed)
     # All sections as one text, because mentions do not say in which section they stand.
     whole = "\n".join(text for _, text in sections)
-    spans = deque(sorted(_mention_spans(whole, metadata, paper.references), key=lambda span: span.start))
+    mentions, not_searched = _mention_spans(whole, metadata, paper.references)
+    if not_searched:
+        paper.extra["mentions_not_searched"] = str(not_searched)
+    spans = deque(sorted(mentions, key=lambda span: span.start))
     offset = 0
     for heading_text, text in sections:
         number, heading = split_heading(heading_text)
@@ -84,7 +99,7 @@ def parse_science_parse(document: Mapping[str, Any]) -> Paper:
                 begin = span.start - offset - start
                 shifted.append(Span(begin, span.end - span.start + begin, span.kind, span.target))
             inlines = inlines_from_spans(text[start:end].replace("\n", " "), shifted)
-            section.blocks.append(Block("paragraph", inlines))
+            section.blocks.append(Block("paragraph", inlines, [], None, None))
         if section.blocks or section.heading:
             paper.sections.append(section)
         offset += len(text) + 1
@@ -98,19 +113,27 @@ def _without_line_numbers(sections: list[tuple[str, str]]) -> tuple[list[tuple[s
     for heading, text in sections:
         lines: list[str] = []
         run: list[str] = []
-        for line in [*text.split("\n"), ""]:
-            if _NUMBER_LINE.fullmatch(line):
+        for line in text.split("\n"):
+            if line and line[0].isdecimal() and _NUMBER_LINE.fullmatch(line):
                 run.append(line)
                 continue
-            numbers = sum(len(item.split()) for item in run)
-            if numbers >= _LEAST_NUMBER_LINES:
-                removed += numbers
-            else:
-                lines.extend(run)
-            run = []
+            if run:
+                removed += _close_run(run, lines)
+                run = []
             lines.append(line)
-        kept.append((heading, "\n".join(lines[:-1])))
+        if run:
+            removed += _close_run(run, lines)
+        kept.append((heading, "\n".join(lines)))
     return kept, removed
+
+
+def _close_run(run: list[str], lines: list[str]) -> int:
+    """Add a run of lines that hold only numbers to the text, or return how many margin numbers it has."""
+    numbers = sum(len(item.split()) for item in run)
+    if numbers >= _LEAST_NUMBER_LINES:
+        return numbers
+    lines.extend(run)
+    return 0
 
 
 def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
@@ -129,12 +152,19 @@ def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
         start = end + 1
 
 
-def _mention_spans(whole: str, metadata: Mapping[str, Any], references: list[Reference]) -> list[Span]:
+def _mention_spans(
+    whole: str, metadata: Mapping[str, Any], references: list[Reference]
+) -> tuple[list[Span], int]:
+    """Return the spans of citations, by offsets into ``whole``, and how many mentions were not looked for."""
     flat = whole.replace("\n", " ")
-    targets: dict[tuple[int, int], list[int]] = {}
-    cursor = 0
+    targets: dict[tuple[int, int], dict[int, None]] = {}
+    cursor = searched = not_searched = 0
     for mention in _mappings(metadata.get("referenceMentions")):
-        reference, start, end = (mention.get(name) for name in ("referenceID", "startOffset", "endOffset"))
+        reference, start, end = (
+            mention.get("referenceID"),
+            mention.get("startOffset"),
+            mention.get("endOffset"),
+        )
         context = mention.get("context")
         if not (isinstance(context, str) and isinstance(start, int) and isinstance(end, int)):
             continue
@@ -142,27 +172,31 @@ def _mention_spans(whole: str, metadata: Mapping[str, Any], references: list[Ref
             continue
         if not 0 <= start < end <= len(context):
             continue
+        if searched > MAX_SEARCHED_CHARACTERS:
+            not_searched += 1
+            continue
+        context = context.replace("\n", " ")
         # Mentions stand in reading order, so the search goes on from the last one before it starts over.
-        found = flat.find(context.replace("\n", " "), cursor)
+        found = flat.find(context, cursor)
+        searched += (len(flat) if found < 0 else found + len(context)) - cursor
         if found < 0:
-            found = flat.find(context.replace("\n", " "))
+            found = flat.find(context)
+            searched += len(flat) if found < 0 else found + len(context)
         if found < 0:
             continue
         cursor = found
-        cited = targets.setdefault((found + start, found + end), [])
-        if reference not in cited:
-            cited.append(reference)
+        targets.setdefault((found + start, found + end), {})[reference] = None
     spans: list[Span] = []
     for (start, end), cited in targets.items():
-        spans.extend(_split_citation(flat, start, end, cited, references))
-    return spans
+        spans.extend(_split_citation(flat, start, end, list(cited), references))
+    return spans, not_searched
 
 
 def _split_citation(
     text: str, start: int, end: int, cited: list[int], references: list[Reference]
 ) -> Iterator[Span]:
     parts = [(start + part.start(), start + part.end()) for part in _PART.finditer(text[start:end])]
-    if len(parts) == 1:
+    if len(parts) == 1 or len(parts) > _MOST_WORKS_IN_ONE_CITATION:
         yield Span(start, end, "citation", str(cited[0]))
         return
     for part_start, part_end in parts:

@@ -30,6 +30,10 @@ _SECTION_TITLE = re.compile(r"^Section Title:[ \t]*(.*)$", re.MULTILINE)
 _NO_TITLE = {"artitle title", "article title", "none"}
 _NO_ABSTRACT = {"abstract", "none"}
 _SHORTEST_CAPTION_TO_REMOVE = 40
+# Begins with a set of letters, not with a word border or a flag: that is what the search skips by.
+_MENTION = re.compile(r"[FfTt](?:[Ii][Gg](?:[Uu][Rr][Ee]|[Ss]?\.)|[Aa][Bb](?:[Ll][Ee]|\.))")
+_LONGEST_NUMBER = 12
+_MOST_CAPTIONS_TO_REMOVE = 500
 
 
 def parse_sciencebeam(document: Mapping[str, Any]) -> Paper:
@@ -58,15 +62,16 @@ def parse_sciencebeam(document: Mapping[str, Any]) -> Paper:
         nodes.insert(0, _Node("Introduction", introduction, own=[introduction]))
     for node in nodes:
         own = _without_prefix(" ".join(node.own).strip(), node.title)
-        for caption in captions:
+        for caption in captions[:_MOST_CAPTIONS_TO_REMOVE]:
             printed = caption.block.printed()
-            if len(printed) >= _SHORTEST_CAPTION_TO_REMOVE:
+            if len(own) >= len(printed) >= _SHORTEST_CAPTION_TO_REMOVE:
                 own = own.replace(printed, "", 1)
         number, heading = split_heading(node.title)
         section = Section(max(node.level, level_of_number(number)), heading, number, _paragraphs(own))
-        for caption in [caption for caption in captions if caption.mention and caption.mention.search(own)]:
-            section.blocks.append(caption.block)
-            captions.remove(caption)
+        if captions:
+            mentions = _mentions(own)
+            section.blocks += [caption.block for caption in captions if caption.key in mentions]
+            captions = [caption for caption in captions if caption.key not in mentions]
         if section.blocks or section.heading:
             paper.sections.append(section)
     if captions:
@@ -142,8 +147,33 @@ def _find_child(parent: _Node, child: _Node) -> int:
 
 @dataclass
 class _Caption:
+    """A figure or table and what mentions of it print after the word: ``("fig", "2")``."""
+
     block: Block
-    mention: re.Pattern[str] | None
+    key: tuple[str, str] | None
+
+
+def _mentions(text: str) -> set[tuple[str, str]]:
+    """Return what a text may mention: for "Figures S1" ``("fig", "s1")``, for "Fig. 2.5" also ``("fig", "2.")``.
+
+    Every beginning of what follows the word counts, unless it would cut a number.
+    """
+    mentions: set[tuple[str, str]] = set()
+    for match in _MENTION.finditer(text):
+        before = text[match.start() - 1 : match.start()]
+        if before.isalnum() or before == "_":
+            continue
+        kind = match.group()[:3].lower()
+        after = text[match.end() : match.end() + _LONGEST_NUMBER].lower()
+        readings = [after.lstrip()]
+        # The "s" after a whole word ends a plural or begins the number of a supplement.
+        if after[:1] == "s" and match.group()[-1] != ".":
+            readings.append(after[1:].lstrip())
+        for reading in readings:
+            for end in range(1, len(reading) + 1):
+                if not reading[end : end + 1].isdecimal():
+                    mentions.add((kind, reading[:end]))
+    return mentions
 
 
 def _captions(text: str) -> list[_Caption]:
@@ -157,11 +187,10 @@ def _captions(text: str) -> list[_Caption]:
             captions[-1].block.inlines[0].text += f" {caption}"
             continue
         kind: BlockKind = "table" if (label or "").lower().startswith("tab") else "figure"
-        mention = None
-        if key := label_key(label):
-            word = r"tab(?:les?|\.)" if kind == "table" else r"fig(?:ures?|s?\.)"
-            mention = re.compile(rf"\b{word}\s*{re.escape(key[1])}(?!\d)", re.IGNORECASE)
-        captions.append(_Caption(Block(kind, [Inline("text", rest or caption)], label=label), mention))
+        key = label_key(label)
+        if key is not None:
+            key = ("tab" if kind == "table" else "fig", key[1])
+        captions.append(_Caption(Block(kind, [Inline("text", rest or caption)], label=label), key))
     return captions
 
 
