@@ -25,8 +25,10 @@ class TokenizerConfig(StrictModel):
     sample_fraction: float = result(
         0.02, "share of the training documents that a trained tokenizer sees", gt=0.0, le=1.0
     )
-    sample_min_bytes: int = result(
-        10_000_000, "the sample grows beyond sample_fraction until it holds this much text, in bytes", ge=0
+    sample_min_characters: int = result(
+        10_000_000,
+        "the sample grows beyond sample_fraction until it holds this much text, in characters",
+        ge=0,
     )
     split_digits: bool = result(True, "every digit is a token of its own in a trained tokenizer")
     add_tokens: Literal["renderer", "none"] = result(

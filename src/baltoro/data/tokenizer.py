@@ -54,20 +54,20 @@ def select_sample(
     fraction: float,
     seed: int,
     *,
-    sizes_bytes: npt.NDArray[np.int64] | None = None,
-    min_bytes: int = 0,
+    lengths_characters: npt.NDArray[np.int64] | None = None,
+    min_characters: int = 0,
 ) -> npt.NDArray[np.bool_]:
     """Return which documents train the tokenizer: those whose hashed id falls below a threshold.
 
-    The choice for one paper depends on its id and the seed alone, as long as ``min_bytes`` does not
+    The choice for one paper depends on its id and the seed alone, as long as ``min_characters`` does not
     bind; a larger fraction keeps every document of a smaller one.
 
     Args:
         paper_ids: the documents' ids.
         fraction: share to choose, in (0, 1].
         seed: another seed chooses other documents.
-        sizes_bytes: text sizes, one per document; needed for ``min_bytes``.
-        min_bytes: in a small corpus, take further documents in hash order until this much text is chosen.
+        lengths_characters: text lengths, one per document; needed for ``min_characters``.
+        min_characters: in a small corpus, take further documents in hash order until so much is chosen.
 
     Returns:
         A mask over ``paper_ids``.
@@ -85,14 +85,14 @@ def select_sample(
         count=len(paper_ids),
     )
     chosen: npt.NDArray[np.bool_] = hashes <= np.uint64(min(int(fraction * 2**64), 2**64 - 1))
-    if sizes_bytes is not None and sizes_bytes[chosen].sum() < min_bytes:
+    if lengths_characters is not None and lengths_characters[chosen].sum() < min_characters:
         order = np.argsort(hashes, kind="stable")
-        enough = int(np.searchsorted(np.cumsum(sizes_bytes[order]), min_bytes)) + 1
+        enough = int(np.searchsorted(np.cumsum(lengths_characters[order]), min_characters)) + 1
         chosen[order[:enough]] = True
     if not chosen.any():
         raise InputError(
             f"tokenizer.sample_fraction={fraction} chooses none of {len(paper_ids)} documents; "
-            "raise it, or set tokenizer.sample_min_bytes"
+            "raise it, or set tokenizer.sample_min_characters"
         )
     return chosen
 

@@ -28,7 +28,6 @@ def corpus_inputs(context: Context) -> dict[str, Any]:
         inputs[f"corpus.sources.{index}.listing"] = listing.digest()
         if listing.source.metadata is not None:
             # The table counts by content, wherever it stands.
-            inputs.pop(f"corpus.sources.{index}.metadata.uri", None)
             table = context.storage.read_bytes(listing.source.metadata.uri)
             inputs[f"corpus.sources.{index}.metadata.digest"] = hashlib.sha256(table).hexdigest()[:16]
     return inputs

@@ -310,7 +310,7 @@ def register(context: Context, artifact: Artifact, tracker: Tracker, run: StageR
     registered = tracker.register_model(
         context.recipe.model_name,
         export,
-        run.run_id if run is not None else None,
+        run.run_id if run is not None else summary["run_id"],
         description=(
             f"{context.recipe.name}: {summary['steps']} steps, {summary['tokens_seen']} tokens, "
             f"last training loss {summary['loss_last']:.4f} nats per token"

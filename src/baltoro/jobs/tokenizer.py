@@ -124,8 +124,8 @@ class TokenizerSample:
             ids,
             config.sample_fraction,
             config.seed,
-            sizes_bytes=np.asarray(sizes, dtype=np.int64),
-            min_bytes=config.sample_min_bytes,
+            lengths_characters=np.asarray(sizes, dtype=np.int64),
+            min_characters=config.sample_min_characters,
         )
         self._chosen = {paper_id for paper_id, chosen in zip(ids, mask, strict=True) if chosen}
         self.size_bytes = 0

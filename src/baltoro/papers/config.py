@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from baltoro.core.config import StrictModel, result
+from baltoro.core.config import StrictModel, execution, result
 
 InputFormat = Literal[
     "auto",
@@ -41,7 +41,7 @@ class MetadataTableConfig(StrictModel):
     other column goes to ``Paper.extra``.
     """
 
-    uri: str = result(..., "path or URI of the CSV, TSV, JSONL or Parquet file")
+    uri: str = execution(..., "path or URI of the CSV, TSV, JSONL or Parquet file")
     key: Literal["stem", "path", "doi", "id"] = result(
         "stem",
         "what of a paper finds its row: the file name without its format's suffixes (stem), the path below "

@@ -309,11 +309,11 @@ def test_a_small_sample_grows_to_the_least_size():
     papers = [f"geo/{index}" for index in range(100)]
     sizes = np.full(100, 10)
     fraction = select_sample(papers, 0.05, seed=0)
-    grown = select_sample(papers, 0.05, seed=0, sizes_bytes=sizes, min_bytes=405)
+    grown = select_sample(papers, 0.05, seed=0, lengths_characters=sizes, min_characters=405)
     assert sizes[grown].sum() == 410
     assert (grown | ~fraction).all()
-    assert select_sample(papers, 0.05, seed=0, sizes_bytes=sizes, min_bytes=10**9).all()
-    unbound = select_sample(papers, 0.5, seed=0, sizes_bytes=sizes, min_bytes=1)
+    assert select_sample(papers, 0.05, seed=0, lengths_characters=sizes, min_characters=10**9).all()
+    unbound = select_sample(papers, 0.5, seed=0, lengths_characters=sizes, min_characters=1)
     assert (unbound == select_sample(papers, 0.5, seed=0)).all()
 
 

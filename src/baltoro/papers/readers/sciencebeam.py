@@ -24,6 +24,7 @@ from baltoro.papers.fields import (
     text_of,
     year_of,
 )
+from baltoro.papers.readers._xml import collapse_space
 from baltoro.papers.schema import Block, BlockKind, Inline, Paper, ReadReject, Section
 
 _SECTION_TITLE = re.compile(r"^Section Title:[ \t]*(.*)$", re.MULTILINE)
@@ -154,7 +155,7 @@ class _Caption:
 
 
 def _mentions(text: str) -> set[tuple[str, str]]:
-    """Return what a text may mention: for "Figures S1" ``("fig", "s1")``, for "Fig. 2.5" also ``("fig", "2.")``.
+    """Return what a text may mention: ``("fig", "s1")`` for "Figures S1", among others.
 
     Every beginning of what follows the word counts, unless it would cut a number.
     """
@@ -195,8 +196,13 @@ def _captions(text: str) -> list[_Caption]:
 
 
 def _paragraphs(text: str) -> list[Block]:
-    parts = (" ".join(part.split()) for part in text.split("\n\n"))
-    return [Block("paragraph", [Inline("text", part)]) for part in parts if part]
+    """Return the paragraphs of a text that :func:`_flat` made, or of pieces of such."""
+    blocks: list[Block] = []
+    for part in text.split("\n\n"):
+        paragraph = collapse_space(part).strip(" ")
+        if paragraph:
+            blocks.append(Block("paragraph", [Inline("text", paragraph, None)], [], None, None))
+    return blocks
 
 
 def _without_prefix(text: str, title: str) -> str:
