@@ -2,15 +2,19 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from baltoro.core.artifacts import Artifact, ArtifactStore
+from baltoro.core.storage import Storage
 from baltoro.jobs.recipe import Recipe, load_recipe
 from baltoro.jobs.runner import execute
 from baltoro.testing.papers import BROKEN, WrittenPapers, write_papers
@@ -21,17 +25,18 @@ cluster: {workers: 2}
 corpus:
   sources: [{name: papers, uri: papers}]
   splits: {validation_fraction: 0.1}
-  objects_per_task: 8
+  objects_per_task: 16
 tokenizer: {vocab_size: 600, sample_fraction: 1.0}
 model: {base: llama-tiny}
 pretrain:
   data: {sequence_length: 64}
-  steps: 8
+  epochs: 3
+  steps: 60
   precision: float32
   global_batch_tokens: 512
   micro_batch: 2
   optimizer: {learning_rate: 5.0e-3}
-  checkpoint: {every_steps: 4}
+  checkpoint: {every_steps: 10}
 """
 
 BROKEN_KINDS = tuple(kind for kind in BROKEN if kind != "long_line")
@@ -112,9 +117,42 @@ def build(ray_session: str, load_tiny: Callable[..., Recipe]) -> Callable[..., d
     return run
 
 
+@dataclass(frozen=True)
+class Built:
+    """The finished recipe that tests look at and nobody changes."""
+
+    root: Path
+    papers: Path
+    truth: WrittenPapers
+    summaries: dict[str, dict[str, Any]]
+
+    @property
+    def overrides(self) -> tuple[str, str]:
+        return f"storage.root={self.root}", f"corpus.sources.0.uri={self.papers}"
+
+    def artifact(self, stage: str) -> Artifact:
+        return ArtifactStore(Storage(), str(self.root)).open(self.summaries[stage]["artifact"])
+
+    def copy_untrained(self, root: Path) -> None:
+        """Copy the root, as far as training starts from."""
+        shutil.copytree(self.root, root, ignore=shutil.ignore_patterns("run"), dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def built(
+    build: Callable[..., dict[str, dict[str, Any]]],
+    papers: tuple[Path, WrittenPapers],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Built:
+    """The tiny recipe from papers to a registered model."""
+    root = tmp_path_factory.mktemp("root")
+    overrides = (f"storage.root={root}", f"corpus.sources.0.uri={papers[0]}")
+    return Built(root, *papers, build("pretrain", *overrides))
+
+
 @pytest.fixture
 def command() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start the command line as a process of its own group; whatever is left of it is killed after the test."""
+    """Start the command line in a process group of its own; what is left of it after the test is killed."""
     started: list[subprocess.Popen[str]] = []
 
     def start(

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -107,6 +106,26 @@ def test_denied_credentials_are_named(baltoro, s3, some_papers, monkeypatch):
         reading, f"cannot list {s3.uri}/papers", "AccessDenied", "AWS_ACCESS_KEY_ID: allow them s3:ListBucket"
     )
     check_refused(writing, f"cannot write {s3.uri}/work", "AccessDenied", "allow them s3:PutObject")
+
+
+def test_what_only_the_workers_may_not_read_is_one_error(baltoro, ray_session, s3, some_papers, monkeypatch):
+    import boto3
+
+    Storage().upload_folder(some_papers, f"{s3.uri}/papers")
+    iam = boto3.client("iam")
+    iam.create_user(UserName=s3.bucket)
+    policy = {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::*"}
+    iam.put_user_policy(
+        UserName=s3.bucket,
+        PolicyName="all",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [policy]}),
+    )
+    key = iam.create_access_key(UserName=s3.bucket)["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    with s3.checking_rights():
+        result = baltoro("corpus build", f"corpus.sources.0.uri={s3.uri}/papers")
+    check_refused(result, f"cannot read {s3.uri}/papers/paper-0000.md", "said InvalidAccessKeyId")
 
 
 def test_only_broken_files_are_refused_with_their_reasons(baltoro, ray_session, tmp_path, root):
@@ -217,49 +236,25 @@ def test_a_tracking_store_that_cannot_be_used_is_refused(
     assert not list(root.glob("corpus/*")), "the store is tried before anything is built"
 
 
-@pytest.fixture
-def small_disk(command, tmp_path, recipe_file, tracking_uri, root) -> Callable[..., Any]:
-    """Run a command where ``storage.root`` is a disk of so many kilobytes, in a mount namespace of its own."""
-    enter = ["unshare", "--user", "--map-root-user", "--mount"]
+@pytest.mark.slow
+def test_a_disk_that_fills_while_training_is_one_error(built, command, recipe_file, tracking_uri, tmp_path):
+    root = tmp_path / "small disk"
+    root.mkdir()
+    untrained = tmp_path / "untrained"
+    built.copy_untrained(untrained)
+    # Mounted in a namespace of the command's own, which takes no rights and leaves nothing behind.
+    enter = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = 'mount -t tmpfs -o size=1m none "$0"'
     try:
-        subprocess.run(
-            [*enter, "mount", "-t", "tmpfs", "none", str(tmp_path)], check=True, capture_output=True
-        )
+        subprocess.run([*enter, mount, str(root)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("a small disk needs Linux with user namespaces")
-    root.mkdir(parents=True)
-
-    def run(kilobytes: int, line: str, *overrides: str) -> subprocess.CompletedProcess[str]:
-        script = f'mount -t tmpfs -o size={kilobytes}k none "$0" && exec "$@"'
-        process = command(
-            *line.split(),
-            str(recipe_file),
-            f"tracking.uri={tracking_uri}",
-            f"storage.root={root}",
-            *overrides,
-            prefix=[*enter, "sh", "-c", script, str(root)],
-            environment={"RAY_ADDRESS": ""},
-        )
-        output, errors = process.communicate(timeout=600)
-        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
-
-    return run
-
-
-@pytest.mark.slow
-def test_a_disk_that_fills_while_the_corpus_is_built_is_one_error(small_disk, tmp_path):
-    folder = tmp_path.parent / f"{tmp_path.name}-papers"
-    write_papers(folder, 200, formats=("markdown",))
-    result = small_disk(60, "corpus build", f"corpus.sources.0.uri={folder}")
-    assert result.returncode == 2, result.stderr
-    check_error(result.stderr, "No space left on device", "the disk or quota is full: free some space")
-
-
-@pytest.mark.slow
-def test_a_disk_that_fills_while_training_is_one_error(small_disk, tmp_path):
-    folder = tmp_path.parent / f"{tmp_path.name}-papers"
-    write_papers(folder, 30, formats=("markdown",))
-    result = small_disk(1000, "run", f"corpus.sources.0.uri={folder}")
-    assert result.returncode == 2, result.stderr
-    assert "tokens: done" in result.stderr
-    check_error(result.stderr, "No space left on device", "the disk or quota is full: free some space")
+    process = command(
+        *("pretrain", str(recipe_file), "--no-parents", f"storage.root={root}", built.overrides[1]),
+        f"tracking.uri={tracking_uri}",
+        prefix=[*enter, f'{mount} && cp -r "$1/." "$0" && shift && exec "$@"', str(root), str(untrained)],
+        environment={"RAY_ADDRESS": ""},
+    )
+    output, errors = process.communicate(timeout=600)
+    assert (process.returncode, output) == (2, ""), errors
+    check_error(errors, "No space left on device", "the disk or quota is full: free some space")

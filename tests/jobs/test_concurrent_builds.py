@@ -6,6 +6,7 @@ import pytest
 
 from baltoro.core.artifacts import ArtifactStore
 from baltoro.core.storage import Storage
+from baltoro.testing.papers import write_papers
 
 pytestmark = [pytest.mark.jobs, pytest.mark.timeout(600)]
 
@@ -20,23 +21,23 @@ main(["corpus", "build", *arguments, "--json"])
 """
 
 
-def test_two_builds_at_once_give_one_artifact(race, ray_session, recipe_file, papers, tmp_path):
-    folder, truth = papers
+def test_two_builds_at_once_give_one_artifact(race, ray_session, recipe_file, tmp_path):
+    truth = write_papers(tmp_path / "papers", 12, formats=("markdown", "jats"))
     outputs = race(
         BUILD,
         str(recipe_file),
         "name=twice",
         f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
-        f"storage.root={tmp_path}",
-        f"corpus.sources.0.uri={folder}",
+        f"storage.root={tmp_path / 'root'}",
+        f"corpus.sources.0.uri={tmp_path / 'papers'}",
         f"cluster.address={ray_session}",
         processes=2,
     )
     first, second = (json.loads(output) for output in outputs)
     assert first == second
     assert first["kept"] == len(truth.marks)
-    store = ArtifactStore(Storage(), str(tmp_path))
+    store = ArtifactStore(Storage(), str(tmp_path / "root"))
     (artifact,) = store.list("corpus", "twice")
     store.verify(artifact)
-    writers = {path.name for path in (tmp_path / artifact.relative_path).iterdir() if path.is_dir()}
+    writers = {path.name for path in (tmp_path / "root" / artifact.relative_path).iterdir() if path.is_dir()}
     assert writers == {artifact.manifest.writer}, "what the slower one wrote is removed"

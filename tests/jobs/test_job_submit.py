@@ -49,8 +49,8 @@ def ray_head() -> Iterator[RayHead]:
     """`ray start --head --block` in a process group and folder of its own, beside any other Ray.
 
     Clients and cluster share a token. Without these variables `ray start` asks for one as soon as
-    ``~/.ray/auth_token`` exists, which the first local Ray of a user writes; a client elsewhere needs its text
-    in RAY_AUTH_TOKEN and RAY_AUTH_MODE=token.
+    ``~/.ray/auth_token`` exists, which the first local Ray of a user writes; a client on another machine then
+    needs RAY_AUTH_MODE=token and the file's text in RAY_AUTH_TOKEN.
     """
     gcs, dashboard, agent, agent_grpc, metrics, client, runtime = free_ports(7)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -113,7 +113,7 @@ def test_a_submitted_job_trains_and_registers_a_model(ray_head, recipe_file, pap
     job = [
         *(sys.executable, str(ENTRY_POINTS / "pipeline.py"), str(recipe_file), "name=submitted"),
         *(f"storage.root={tmp_path / 'root'}", f"tracking.uri={tracking_uri}"),
-        f"corpus.sources.0.uri={papers[0]}",
+        *(f"corpus.sources.0.uri={papers[0]}", "pretrain.steps=6", "pretrain.epochs=1"),
     ]
     submit = [RAY, "job", "submit", "--address", ray_head.dashboard, "--", *job]
     result = subprocess.run(

@@ -13,51 +13,33 @@ from typing import Any
 
 import pytest
 
+from baltoro.core.artifacts import ArtifactStore
+from baltoro.core.storage import Storage
+from baltoro.jobs.runner import plan
+from baltoro.jobs.stages import Context
+
 pytestmark = [pytest.mark.jobs, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 STEPS = 60
 WAIT_SECONDS = 400
 
 
-@pytest.fixture(scope="module")
-def overrides(papers) -> tuple[str, ...]:
-    return (
-        "name=resumed",
-        f"corpus.sources.0.uri={papers[0]}",
-        f"pretrain.steps={STEPS}",
-        "pretrain.epochs=3",
-        "pretrain.checkpoint.every_steps=10",
-    )
-
-
-@pytest.fixture(scope="module")
-def roots(build, overrides, tmp_path_factory) -> list[Path]:
-    """Two roots with the same token dataset: one is a copy of the other."""
-    first = tmp_path_factory.mktemp("uninterrupted")
-    build("tokens", f"storage.root={first}", *overrides)
-    second = tmp_path_factory.mktemp("killed") / "copy"
-    shutil.copytree(first, second)
-    return [first, second]
-
-
 def head_of(root: Path) -> dict[str, Any]:
     """The run's head, as far as it is written."""
-    for path in root.glob("run/resumed/*/head.json"):
+    for path in root.glob("run/*/*/head.json"):
         return json.loads(path.read_text())
     return {"attempts": [], "checkpoints": [], "finished": None}
 
 
-def wait_for_step(process: Any, root: Path, step: int) -> dict[str, Any]:
-    """Wait for a checkpoint at or beyond a step; the head as it then was."""
+def wait_for_checkpoint(process: Any, root: Path, attempt: int) -> None:
+    """Wait until an attempt has published a checkpoint."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        head = head_of(root)
-        if head["checkpoints"] and head["checkpoints"][-1]["step"] >= step:
-            return head
+    while not any(checkpoint["attempt"] == attempt for checkpoint in head_of(root)["checkpoints"]):
         if process.poll() is not None:
             pytest.fail(f"the command ended with {process.returncode}: {process.communicate()[1]}")
+        if time.monotonic() > deadline:
+            pytest.fail(f"no checkpoint of attempt {attempt} within {WAIT_SECONDS} s")
         time.sleep(0.02)
-    pytest.fail(f"no checkpoint at step {step} within {WAIT_SECONDS} s")
 
 
 def training_workers(process: Any) -> list[int]:
@@ -84,56 +66,49 @@ def beside_another_ray() -> Iterator[dict[str, str]]:
 
 
 def test_killed_training_ends_with_the_same_loss(
-    build, overrides, roots, command, tracking_uri, recipe_file, beside_another_ray
+    built, build, command, recipe_file, tracking_uri, tmp_path, beside_another_ray
 ):
-    whole = build("pretrain", f"storage.root={roots[0]}", *overrides)["pretrain"]
-    settings = [
-        str(recipe_file),
-        f"tracking.uri={tracking_uri}",
-        f"storage.root={roots[1]}",
-        *overrides,
-        "--no-parents",
-    ]
+    root = tmp_path / "copied root"
+    built.copy_untrained(root)
+    settings = (f"storage.root={root}", built.overrides[1], "tracking.model_name=resumed")
+    line = ["pretrain", str(recipe_file), f"tracking.uri={tracking_uri}", *settings, "--no-parents"]
 
-    process = command("pretrain", *settings, environment=beside_another_ray)
-    wait_for_step(process, roots[1], 10)
+    process = command(*line, environment=beside_another_ray)
+    wait_for_checkpoint(process, root, attempt=1)
     workers = training_workers(process)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
     _, errors = process.communicate(timeout=WAIT_SECONDS)
-    after_worker = head_of(roots[1])
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
     assert "the same command resumes from the last checkpoint" in errors
-    assert after_worker["finished"] is None
-    assert after_worker["checkpoints"][-1]["step"] < STEPS
+    assert head_of(root)["finished"] is None
 
-    process = command("pretrain", *settings, environment=beside_another_ray)
-    wait_for_step(process, roots[1], after_worker["checkpoints"][-1]["step"] + 10)
+    process = command(*line, environment=beside_another_ray)
+    wait_for_checkpoint(process, root, attempt=2)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    after_command = head_of(roots[1])
-    assert after_command["finished"] is None
+    assert head_of(root)["finished"] is None
 
-    resumed = build("pretrain", f"storage.root={roots[1]}", *overrides)["pretrain"]
-    head = head_of(roots[1])
+    whole, resumed = built.summaries["pretrain"], build("pretrain", *settings)["pretrain"]
+    head = head_of(root)
     assert [attempt["number"] for attempt in head["attempts"]] == [1, 2, 3]
     assert head["finished"]["step"] == STEPS
     for key in ("steps", "tokens_seen", "loss_first"):
         assert resumed[key] == whole[key]
     for key in ("loss_last", "validation_loss_before", "validation_loss_after"):
         assert resumed[key] == pytest.approx(whole[key], abs=1e-6)
-    assert resumed["registered"]["version"] != whole["registered"]["version"]
+    assert resumed["registered"] == {"name": "resumed", "version": "1"}
 
 
-def test_a_copied_root_is_complete(build, overrides, roots, load_tiny):
-    """Everything in the copy is found, and none of it by the first root's path."""
-    from baltoro.core.artifacts import ArtifactStore
-    from baltoro.core.storage import Storage
-
-    summaries = build("tokens", f"storage.root={roots[1]}", *overrides)
-    store = ArtifactStore(Storage(), str(roots[1]))
-    tokens = store.open(summaries["tokens"]["artifact"])
-    assert tokens.uri.startswith(str(roots[1]))
-    assert {artifact.root_uri for artifact in store.parents_of(tokens).values()} == {str(roots[1])}
-    store.verify(tokens)
+def test_a_copied_root_is_complete(built, load_tiny, tmp_path):
+    """Everything in a copy is found, and none of it by the first root's path."""
+    root = tmp_path / "copied root"
+    shutil.copytree(built.root, root)
+    planned = plan(Context(load_tiny(f"storage.root={root}", built.overrides[1])), "pretrain")
+    store = ArtifactStore(Storage(), str(root))
+    for entry in planned:
+        assert entry.status == "done"
+        assert entry.artifact.uri.startswith(str(root))
+        assert {parent.root_uri for parent in store.parents_of(entry.artifact).values()} <= {str(root)}
+        store.verify(entry.artifact)

@@ -17,6 +17,8 @@ from baltoro.testing.papers import write_papers
 
 pytestmark = [pytest.mark.jobs, pytest.mark.slow, pytest.mark.timeout(900)]
 
+SHORT = ("pretrain.steps=6", "pretrain.epochs=1")
+
 
 def verified(root_uri: str, summaries: dict[str, dict[str, Any]]) -> None:
     """Every artifact is whole, and its parents are found under its root."""
@@ -34,7 +36,7 @@ def test_papers_and_artifacts_on_s3_give_a_registered_model(
     folder, truth = papers
     Storage().upload_folder(folder, f"{s3.uri}/papers")
     root = f"{s3.uri}/work space"
-    overrides = ("name=onS3", f"storage.root={root}", f"corpus.sources.0.uri={s3.uri}/papers")
+    overrides = ("name=onS3", f"storage.root={root}", f"corpus.sources.0.uri={s3.uri}/papers", *SHORT)
     built = build("pretrain", *overrides)
 
     assert built["corpus"]["papers_read"] == truth.records
@@ -48,7 +50,7 @@ def test_papers_and_artifacts_on_s3_give_a_registered_model(
 
     copy = tmp_path / "copied root"
     Storage().download_folder(root, copy)
-    recipe = load_tiny("name=onS3", f"storage.root={copy}", f"corpus.sources.0.uri={folder}")
+    recipe = load_tiny("name=onS3", f"storage.root={copy}", f"corpus.sources.0.uri={folder}", *SHORT)
     planned = plan(Context(recipe), "pretrain")
     assert {entry.stage.name: entry.status for entry in planned} == dict.fromkeys(built, "done"), (
         "the same papers and artifacts elsewhere are the same"

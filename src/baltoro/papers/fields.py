@@ -53,7 +53,7 @@ def doi_of(value: Any) -> str | None:
 def person_of(value: Any) -> str:
     """Return ``"Given Surname"`` from a name or a dict of its parts (``first, middle, last`` …)."""
     if not isinstance(value, dict):
-        return " ".join(text_of(value).split())
+        return _one_line(text_of(value))
     get = value.get
     name = get("name")
     if name:
@@ -66,7 +66,14 @@ def person_of(value: Any) -> str:
     suffix = get("suffix")
     if suffix:
         parts.append(suffix)
-    return " ".join(" ".join([part for part in parts if part and isinstance(part, str)]).split())
+    return _one_line(" ".join([part for part in parts if part and isinstance(part, str)]))
+
+
+def _one_line(text: str) -> str:
+    # No space but the plain one is printable, so there is nothing to replace within such a text.
+    if text.isprintable() and "  " not in text:
+        return text.strip()
+    return " ".join(text.split())
 
 
 def people_of(value: Any) -> list[str]:

@@ -24,6 +24,7 @@ from baltoro.papers.detect import (
     refuse_binary,
 )
 from baltoro.papers.fields import text_of
+from baltoro.papers.licenses import normalise_license
 from baltoro.papers.metadata import MetadataTable
 from baltoro.papers.readers.records import parse_record
 from baltoro.papers.schema import Paper, ReadReject, Reject
@@ -191,6 +192,8 @@ def iter_object(
             if metadata is not None:
                 path = f"{key}#{record.key}" if record.key else key
                 metadata.join(paper, name=record.name, path=path, record_id=_record_id(record.payload))
+            # Here and nowhere else, so that every format and metadata table gives one spelling.
+            paper.license = normalise_license(paper.license)
         except ReadReject as reject:
             yield Reject(paper_id, uri, "read", reject.reason, reject.detail)
         except MemoryError:

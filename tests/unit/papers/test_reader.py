@@ -149,7 +149,7 @@ def test_general_text_comes_from_its_named_column():
     full = b'{"id": 5, "url": "u", "text": "Melt rises.", "title": "Melt", "license": "CC0"}'
     rows = full + b'\n{"id": 6}\n{"text": ""}\n'
     paper, missing, empty = outcomes(rows, "w.jsonl", text_column="text", format="records")
-    assert (paper.title, paper.license, paper.extra) == ("Melt", "CC0", {"id": "5", "url": "u"})
+    assert (paper.title, paper.license, paper.extra) == ("Melt", "CC0-1.0", {"id": "5", "url": "u"})
     assert "Melt rises." in [block.printed() for block in paper.blocks()]
     assert (missing.reason, missing.detail) == ("malformed_table", "lacks the text column 'text'; it has id")
     assert empty.reason == "no_text"
@@ -219,9 +219,28 @@ def test_a_metadata_table_is_joined_and_is_not_itself_a_paper(tmp_path):
     uri = folder(tmp_path, a__json=S2ORC, b__json=S2ORC, papers__csv=b"stem,licence\na,CC0\n")
     table = MetadataTableConfig(uri=f"{uri}/papers.csv")
     assert [(paper.paper_id, paper.license) for paper in read(uri, metadata=table)] == [
-        ("papers/a.json", "CC0"),
+        ("papers/a.json", "CC0-1.0"),
         ("papers/b.json", "unknown"),
     ]
+
+
+def test_every_format_and_table_gives_one_spelling_of_a_licence(tmp_path):
+    article = (
+        '<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta><title-group>'
+        "<article-title>Melt</article-title></title-group><permissions><license "
+        'xlink:href="https://creativecommons.org/licenses/by/4.0/"/></permissions></article-meta></front>'
+        "</article>"
+    )
+    uri = folder(
+        tmp_path,
+        a__xml=article.encode(),
+        b__json=S2ORC[:-1] + b', "license": "CC BY 4.0"}',
+        c__md=b"---\nlicense: cc-by-4.0\n---\n# Melt\n\nIt rises.\n",
+        d__json=S2ORC,
+        papers__csv=b"stem,licence\nd,Creative Commons Attribution 4.0 International\n",
+    )
+    table = MetadataTableConfig(uri=f"{uri}/papers.csv")
+    assert [paper.license for paper in read(uri, metadata=table)] == ["CC-BY-4.0"] * 4
 
 
 def test_an_object_beyond_the_limit_is_not_even_read(tmp_path):

@@ -50,8 +50,15 @@ _XML_SPACE = " \t\r\n"
 _XML_SPACE_BYTES = _XML_SPACE.encode()
 # A document that begins so has no document type: that could only stand before the root element.
 _PLAIN_START = re.compile(rb"(?:<\?xml[^<?]*\?>)?[ \t\r\n]*<[A-Za-z_:]")
+# One document type without declarations of its own and then the root element: nothing declares an entity.
+_DOCTYPE_WITHOUT_DECLARATIONS = re.compile(
+    rb"(?:<\?xml[^<?]*\?>)?[ \t\r\n]*<!DOCTYPE[ \t\r\n]+[\w:.\-]+"
+    rb"(?:[ \t\r\n]+(?:SYSTEM|PUBLIC[ \t\r\n]+(?:\"[^\"<>]*\"|'[^'<>]*'))"
+    rb"(?:[ \t\r\n]+(?:\"[^\"<>]*\"|'[^'<>]*'))?)?[ \t\r\n]*>[ \t\r\n]*<[A-Za-z_:]"
+)
 _DECLARED_ENCODING = re.compile(rb"<\?xml[^>]{0,200}?\sencoding\s*=\s*[\"']([A-Za-z][\w.\-]*)[\"']")
 _NAMED_ENTITY = re.compile(rb"&(?!(?:lt|gt|amp|quot|apos);|#)[^;&<\s]+;")
+_MOST_AMPERSANDS_ONE_BY_ONE = 1000
 _NAMED_ENTITY_OR_LITERAL = re.compile(
     rb"<!\[CDATA\[.*?\]\]>|<!--.*?-->|&(?!(?:lt|gt|amp|quot|apos);|#)([^;&<\s]+);", re.DOTALL
 )
@@ -97,9 +104,9 @@ def parse_xml(data: bytes) -> etree._Element:
         raise ReadReject("empty_file", f"{len(data)} bytes without any character but white space")
     skipped_lines = text[: len(text) - len(body)].count(b"\n")
     has_doctype = _PLAIN_START.match(body) is None and b"<!DOCTYPE" in body
-    if has_doctype and b"<!ENTITY" in body:
+    if has_doctype and not _DOCTYPE_WITHOUT_DECLARATIONS.match(body) and b"<!ENTITY" in body:
         _refuse_entity_declarations(body)
-    if _NAMED_ENTITY.search(body):
+    if _has_named_entity(body):
         body = _replace_named_entities(body)
     parser = _PARSER_WITH_DOCTYPE if has_doctype else _PARSER_WITHOUT_DOCTYPE
     try:
@@ -181,6 +188,20 @@ def _refuse_entity_declarations(data: bytes) -> None:
         return
     except expat.ExpatError as error:
         raise ReadReject("malformed_xml", f"line {error.lineno}: {expat.ErrorString(error.code)}") from None
+
+
+def _has_named_entity(data: bytes) -> bool:
+    """Whether the characters of a reference to a named entity occur anywhere, be it in CDATA or a comment."""
+    position = -1
+    # Documents have few ampersands, and looking for a byte is much faster than for an expression; one that
+    # is full of them is searched the other way, which is faster per ampersand.
+    for _ in range(_MOST_AMPERSANDS_ONE_BY_ONE):
+        position = data.find(b"&", position + 1)
+        if position < 0:
+            return False
+        if _NAMED_ENTITY.match(data, position):
+            return True
+    return _NAMED_ENTITY.search(data, position) is not None
 
 
 def _replace_named_entities(data: bytes) -> bytes:

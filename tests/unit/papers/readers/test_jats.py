@@ -468,6 +468,10 @@ def test_venue_is_found_in_jats_and_nlm_position(journal):
             "CC BY-SA",
         ),
         ("<license><license-p>free of all copyright, public domain dedication</license-p></license>", "CC0"),
+        (
+            "<license><license-p>A US government work in the public domain.</license-p></license>",
+            "public domain",
+        ),
         ("<license><license-p> All rights   reserved. </license-p></license>", "All rights reserved."),
         (
             "<license><license-p>Creative Commons Attribution License for non-commercial use only"

@@ -109,6 +109,14 @@ def test_doc2json_layout_reads_the_parse_and_its_abstract_spans():
     assert [section.heading for section in parsed.sections] == ["Results", "Acknowledgements"]
 
 
+def test_identifiers_of_newer_doc2json_are_the_papers_own():
+    named = {"doi": "https://doi.org/10.1234/melt", "pmc_id": "PMC7", "pubmed_id": ""}
+    parsed = parse_s2orc(document(paragraph(), identifiers=named))
+    assert (parsed.doi, parsed.extra) == ("10.1234/melt", {"pmc_id": "PMC7"})
+    assert parse_s2orc(document(paragraph(), doi="10.1000/own", identifiers=named)).doi == "10.1000/own"
+    assert parse_s2orc(document(paragraph(), identifiers=["10.1234/melt"])).doi is None
+
+
 def test_layout_of_2019_with_a_null_parse_takes_the_other():
     parsed = parse_s2orc(
         {

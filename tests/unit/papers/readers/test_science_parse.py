@@ -1,5 +1,6 @@
 import pytest
 
+from baltoro.papers.readers import science_parse
 from baltoro.papers.readers.science_parse import parse_science_parse
 from baltoro.papers.schema import Inline, ReadReject
 
@@ -98,6 +99,27 @@ def test_mentions_with_wrong_offsets_or_ids_change_no_text():
     ]
     paper = parse_science_parse(document(referenceMentions=wrong))
     assert [inline.kind for block in paper.blocks() for inline in block.inlines] == ["text", "text"]
+
+
+def test_the_search_for_contexts_is_bounded_and_the_rest_is_counted(monkeypatch):
+    monkeypatch.setattr(science_parse, "MAX_SEARCHED_CHARACTERS", 5 * len(TEXT))
+    absent = [mention(0, f"Nowhere {number} (Moss).", "(Moss)") for number in range(5)]
+    paper = parse_science_parse(document(referenceMentions=[*absent, *MENTIONS]))
+    assert paper.extra["mentions_not_searched"] == "6"
+    assert [inline.kind for block in paper.blocks() for inline in block.inlines] == ["text", "text"]
+    within = parse_science_parse(document(referenceMentions=[absent[0], *MENTIONS]))
+    assert "mentions_not_searched" not in within.extra
+    assert "citation" in {inline.kind for block in within.blocks() for inline in block.inlines}
+
+
+def test_a_citation_of_absurdly_many_works_is_one_span():
+    cited = "(" + "Moss, 2016;" * 5_000 + ")"
+    text = f"Melt {cited}."
+    mentions = [mention(number, text, cited) for number in range(4)]
+    paper = parse_science_parse(
+        document(sections=[{"heading": None, "text": text}], referenceMentions=mentions)
+    )
+    assert [inline.kind for inline in paper.sections[0].blocks[0].inlines] == ["text", "citation", "text"]
 
 
 def test_margin_line_numbers_are_left_out_and_counted_but_short_number_lines_stay():

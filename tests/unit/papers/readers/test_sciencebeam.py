@@ -77,6 +77,37 @@ def test_captions_stand_once_after_their_first_mention_else_at_the_end():
     ]
 
 
+@pytest.mark.parametrize(
+    ("mention", "is_named"),
+    [
+        ("(figure 12)", True),
+        ("FIGURES 12 and 13", True),
+        ("Figs. 12", True),
+        ("fig.12", True),
+        ("Figure 123", False),
+        ("Figure 1 and 2", False),
+        ("Table 12", False),
+        ("config. 12", False),
+    ],
+)
+def test_a_caption_follows_the_section_that_names_it_in_whatever_spelling(mention, is_named):
+    content = f"\nSection Title: A\n  A See {mention}.\n\nSection Title: B\n  B Words.\n"
+    captions = "Figure 12: Where melt was seen."
+    paper = parse_sciencebeam(
+        document(main_content=content, introduction="", figure_and_table_captions=captions)
+    )
+    assert [block.kind for block in paper.sections[0].blocks] == ["paragraph", "figure"][: 1 + is_named]
+
+
+def test_the_number_of_a_supplementary_figure_may_follow_the_word_directly():
+    content = "\nSection Title: A\n  A See figureS2.\n\nSection Title: B\n  B Words.\n"
+    captions = "Figure S2: Where melt was seen."
+    paper = parse_sciencebeam(
+        document(main_content=content, introduction="", figure_and_table_captions=captions)
+    )
+    assert [block.label for block in paper.sections[0].blocks] == [None, "Figure S2"]
+
+
 def test_a_caption_dumped_into_the_running_text_is_taken_out():
     caption = "Where melt was seen in the valley during spring."
     content = f"\nSection Title: A\n  A Before. {caption} After Figure 1.\n"

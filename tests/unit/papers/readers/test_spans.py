@@ -7,7 +7,8 @@ from baltoro.papers.readers._spans import Span, inlines_from_spans
 from baltoro.papers.schema import Inline
 
 OFFSET = st.integers(min_value=-5, max_value=45)
-SPAN = st.builds(Span, OFFSET, OFFSET, st.sampled_from(["citation", "figure_ref", "text"]), st.just("b1"))
+KIND = st.sampled_from(["citation", "figure_ref", "text"])
+SPAN = st.builds(Span, OFFSET, OFFSET, KIND, st.just("b1"), st.none())
 
 
 @given(st.text(string.printable, max_size=40), st.lists(SPAN, max_size=8))

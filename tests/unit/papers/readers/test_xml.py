@@ -1,6 +1,7 @@
 """Safe XML parsing: what is refused, with which reason, and what must still be read."""
 
 import itertools
+import re
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from baltoro.papers.readers._xml import (
     MAX_XML_BYTES,
     MAX_XML_DEPTH,
     InlineBuilder,
+    all_text,
     collapse_space,
     element_text,
     parse_xml,
@@ -88,6 +90,25 @@ def test_named_html_entities_become_characters_in_text_and_attributes():
     assert root.get("a") == "3\u00a0km"
     assert root.text == "5\u00a0°C α <b> &amp; <i> β"
     assert len(root) == 0
+
+
+def test_a_named_entity_after_thousands_of_other_references_is_replaced():
+    root = parse_xml(b"<p>" + b"&amp;&#33;" * 3000 + b"&nbsp;</p>")
+    assert root.text == "&!" * 3000 + "\u00a0"
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        "<!DOCTYPE p PUBLIC '-//X//EN' 'x.dtd' [<!ENTITY a 'b'>]>",
+        "<!DOCTYPE p SYSTEM 'x>y' [<!ENTITY a 'b'>]>",
+        "<!-- <!DOCTYPE p> <p> --><!DOCTYPE p [<!ENTITY a 'b'>]>",
+        "<?xml version='1.0'?><?x <!DOCTYPE p><p> ?><!DOCTYPE p[<!ENTITY a 'b'>]>",
+    ],
+)
+def test_a_declaration_is_found_behind_what_looks_like_a_plain_document_type(doctype):
+    reject = rejected(f"{doctype}<p>&a;</p>".encode())
+    assert (reject.reason, "'a'" in reject.detail) == ("unsafe_xml", True)
 
 
 def test_undefined_entity_is_malformed_and_named_with_its_line():
@@ -202,6 +223,17 @@ def test_repeated_xml_ids_are_read():
 
 def test_no_break_space_is_kept_by_collapse():
     assert collapse_space("a \t\r\n b\u00a0 \u2009c") == "a b\u00a0 \u2009c"
+
+
+def test_all_text_is_that_of_the_descendants_without_the_tail():
+    element = parse_xml("<p> a<b>\u00e4\n</b>&amp;<c><d/> x </c>y<e/></p>".encode())
+    assert all_text(element) == "".join(element.itertext()) == " a\u00e4\n& x y"
+    assert [all_text(child) for child in element] == ["\u00e4\n", " x ", ""]
+
+
+@given(st.text(" \t\r\nab\u00a0", max_size=30))
+def test_collapse_leaves_one_space_for_each_run_of_xml_space(text):
+    assert collapse_space(text) == re.sub(r"[ \t\r\n]+", " ", text)
 
 
 def test_element_text_joins_children_on_one_line():

@@ -16,6 +16,8 @@ _CC_LICENSE = re.compile(
     rf"(?:creative\s+commons[\s:]+attribution|\bcc[\s\-]by\b){_CC_MODIFIERS}", re.IGNORECASE
 )
 _CC_VERSION = re.compile(r"\b([1-4]\.0)\b")
+_CC_ZERO = re.compile(r"\bCC0\b|public[\s-]domain[\s-]dedication", re.IGNORECASE)
+_PUBLIC_DOMAIN = re.compile(r"public[\s-]domain", re.IGNORECASE)
 _NONCOMMERCIAL_USE = re.compile(r"non-?\s?commercial", re.IGNORECASE)
 
 
@@ -69,6 +71,7 @@ def license_in_words(text: str) -> str | None:
             return None
         version = _CC_VERSION.search(text, match.end(), match.end() + 80)
         return f"{short} {version.group(1)}" if version else short
-    if re.search(r"\bCC0\b|public[\s-]domain", text, re.IGNORECASE):
+    if _CC_ZERO.search(text):
         return "CC0"
-    return None
+    # Not the same: a work may be in the public domain by law, without any dedication.
+    return "public domain" if _PUBLIC_DOMAIN.search(text) else None
