@@ -39,12 +39,16 @@ mlflow: setup ## open the tracking page of `make run` on http://127.0.0.1:5000
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(WORKSPACE)/mlflow.db --host 127.0.0.1 --port 5000
 
 .PHONY: test
-test: setup ## every test that needs no more than a laptop
-	$(BIN)/pytest
+test: setup ## every test but the slow ones: unit, distributed, parity, jobs, architecture
+	$(BIN)/pytest -m "not slow"
+
+.PHONY: test-slow
+test-slow: setup ## the slow ones: kill and resume, S3 end to end, `ray job submit`, the wheel
+	$(BIN)/pytest -m slow
 
 .PHONY: test-unit
 test-unit: setup ## only the tests without several processes or Ray
-	$(BIN)/pytest -m "not distributed and not jobs"
+	$(BIN)/pytest -m "not distributed and not jobs and not slow"
 
 .PHONY: check
 check: setup ## formatting, lint, types

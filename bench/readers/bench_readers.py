@@ -140,12 +140,10 @@ def measure(contest: Contest, papers: list[bytes], repetitions: int, *, is_bound
         repetitions: how many turns each gets.
         is_bounded: whether the contest's bound applies to these papers.
     """
-    reader_rounds = _rounds(contest.read, papers)
-    bare_rounds = _rounds(contest.bare, papers)
-    times = [
-        (_seconds(contest.read, papers, reader_rounds), _seconds(contest.bare, papers, bare_rounds))
-        for _ in range(repetitions)
-    ]
+    rounds = max(
+        1, round(LEAST_PASS_SECONDS / max(sum(_turn(contest.bare, data, 1) for data in papers), 1e-6))
+    )
+    times = [_pass(contest, papers, rounds, reader_first=bool(number % 2)) for number in range(repetitions)]
     reader_seconds = statistics.median(reader for reader, _ in times)
     bare_seconds = statistics.median(bare for _, bare in times)
     megabytes = sum(map(len, papers)) / BYTES_PER_MB
@@ -160,17 +158,28 @@ def measure(contest: Contest, papers: list[bytes], repetitions: int, *, is_bound
     )
 
 
-def _rounds(parse: Callable[[bytes], object], papers: list[bytes]) -> int:
-    """Return how often to go through the papers so that one timing is long enough to be trusted."""
-    return max(1, round(LEAST_PASS_SECONDS / max(_seconds(parse, papers, 1), 1e-6)))
+def _pass(contest: Contest, papers: list[bytes], rounds: int, *, reader_first: bool) -> tuple[float, float]:
+    """Return the seconds of reader and bare parse for all papers once.
+
+    They take turns at every paper, and at who comes first, so that neither a processor that changes its speed
+    nor what the other left in its caches favours one of them.
+    """
+    reader = bare = 0.0
+    for data in papers:
+        if reader_first:
+            reader += _turn(contest.read, data, rounds)
+            bare += _turn(contest.bare, data, rounds)
+        else:
+            bare += _turn(contest.bare, data, rounds)
+            reader += _turn(contest.read, data, rounds)
+    return reader / rounds, bare / rounds
 
 
-def _seconds(parse: Callable[[bytes], object], papers: list[bytes], rounds: int) -> float:
+def _turn(parse: Callable[[bytes], object], data: bytes, rounds: int) -> float:
     start = time.process_time()
     for _ in range(rounds):
-        for data in papers:
-            parse(data)
-    return (time.process_time() - start) / rounds
+        parse(data)
+    return time.process_time() - start
 
 
 def _print_table(results: dict[str, Result], folder: Path) -> None:
