@@ -141,9 +141,8 @@ def measure(contest: Contest, papers: list[bytes], repetitions: int, *, is_bound
         repetitions: how many turns each gets.
         is_bounded: whether the contest's bound applies to these papers.
     """
-    rounds = max(
-        1, round(LEAST_PASS_SECONDS / max(sum(_turn(contest.bare, data, 1) for data in papers), 1e-6))
-    )
+    seconds, _ = _pass(contest, papers, rounds=1, reader_first=True)
+    rounds = max(1, round(LEAST_PASS_SECONDS / max(seconds, 1e-6)))
     times = [_pass(contest, papers, rounds, reader_first=bool(number % 2)) for number in range(repetitions)]
     reader_seconds = statistics.median(reader for reader, _ in times)
     bare_seconds = statistics.median(bare for _, bare in times)
@@ -160,26 +159,27 @@ def measure(contest: Contest, papers: list[bytes], repetitions: int, *, is_bound
 
 
 def _pass(contest: Contest, papers: list[bytes], rounds: int, *, reader_first: bool) -> tuple[float, float]:
-    """Return the seconds of reader and bare parse for all papers once.
+    """Return the CPU seconds of reader and bare parse for all papers, as means over the rounds.
 
     They take turns at every paper, and at who comes first, so that neither a processor that changes its speed
-    nor what the other left in its caches favours one of them.
+    nor what the other left in its caches favours one of them; a paper is not parsed twice in a row, because
+    no pipeline does that.
     """
     reader = bare = 0.0
-    for data in papers:
-        if reader_first:
-            reader += _turn(contest.read, data, rounds)
-            bare += _turn(contest.bare, data, rounds)
-        else:
-            bare += _turn(contest.bare, data, rounds)
-            reader += _turn(contest.read, data, rounds)
+    for _ in range(rounds):
+        for data in papers:
+            if reader_first:
+                reader += _seconds(contest.read, data)
+                bare += _seconds(contest.bare, data)
+            else:
+                bare += _seconds(contest.bare, data)
+                reader += _seconds(contest.read, data)
     return reader / rounds, bare / rounds
 
 
-def _turn(parse: Callable[[bytes], object], data: bytes, rounds: int) -> float:
+def _seconds(parse: Callable[[bytes], object], data: bytes) -> float:
     start = time.process_time()
-    for _ in range(rounds):
-        parse(data)
+    parse(data)
     return time.process_time() - start
 
 

@@ -239,6 +239,8 @@ class _ParseReader:
         if not spans:
             return Block("paragraph", [Inline("text", text, None)], [], None, None)
         inlines = inlines_from_spans(text, spans)
+        if not (paragraph.get("eq_spans") or _may_hold_placeholders(text)):
+            return Block("paragraph", inlines, [], None, None)
         content = [inline for inline in inlines if inline.text.strip()]
         if not content:
             return None
@@ -247,7 +249,7 @@ class _ParseReader:
         return Block("paragraph", inlines)
 
     def _spans(self, text: str, paragraph: Mapping[str, Any]) -> Iterator[Span]:
-        has_placeholders = "REF" in text or "FORM" in text or "EQUATION" in text
+        has_placeholders = _may_hold_placeholders(text)
         for name in ("cite_spans", "ref_spans", "eq_spans"):
             for item in _mappings(paragraph.get(name)):
                 start, end = item.get("start"), item.get("end")
@@ -299,7 +301,7 @@ class _ParseReader:
 
     def _placeholders(self, text: str, spans: list[Span]) -> list[Span]:
         found: list[Span] = []
-        if "REF" not in text and "FORM" not in text:
+        if not _may_hold_placeholders(text):
             return found
         taken = {(span.start, span.end) for span in spans}
         for match in _PLACEHOLDER.finditer(text):
@@ -319,6 +321,10 @@ class _ParseReader:
             if number:
                 return f"({number.strip('()')})"
         return None
+
+
+def _may_hold_placeholders(text: str) -> bool:
+    return "REF" in text or "FORM" in text or "EQUATION" in text
 
 
 def _section_parts(paragraph: Mapping[str, Any]) -> list[tuple[str | None, str]]:
