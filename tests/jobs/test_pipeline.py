@@ -315,14 +315,16 @@ def test_two_builds_give_the_same_bytes(built, build, tmp_path):
         assert other.manifest.extra["summary"] == first.manifest.extra["summary"]
 
 
-def test_the_cut_into_tasks_changes_no_document(built, build, tmp_path):
-    again = build("corpus", f"storage.root={tmp_path}", built.overrides[1], "corpus.objects_per_task=5")
+def test_the_cut_into_tasks_changes_no_document_and_no_token(built, build, tmp_path):
+    """Beyond one packing group (``GROUP_TOKENS``) rows are packed by corpus parts; there the cut matters."""
+    again = build("tokens", f"storage.root={tmp_path}", built.overrides[1], "corpus.objects_per_task=5")
     store = ArtifactStore(Storage(), str(tmp_path))
-    other = store.open(again["corpus"]["artifact"])
-    assert len(other.files("documents/")) > len(built.artifact("corpus").files("documents/"))
+    corpus, tokens = (store.open(again[stage]["artifact"]) for stage in ("corpus", "tokens"))
+    assert len(corpus.files("documents/")) > len(built.artifact("corpus").files("documents/"))
     rows = [
         row
-        for file in other.files("documents/")
-        for row in pq.read_table(io.BytesIO(Storage().read_bytes(other.uri_of(file)))).to_pylist()
+        for file in corpus.files("documents/")
+        for row in pq.read_table(io.BytesIO(Storage().read_bytes(corpus.uri_of(file)))).to_pylist()
     ]
     assert rows == documents(built)
+    assert checksums(tokens) == checksums(built.artifact("tokens"))
