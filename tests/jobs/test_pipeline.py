@@ -316,7 +316,6 @@ def test_two_builds_give_the_same_bytes(built, build, tmp_path):
 
 
 def test_the_cut_into_tasks_changes_no_document_and_no_token(built, build, tmp_path):
-    """Beyond one packing group (``GROUP_TOKENS``) rows are packed by corpus parts; there the cut matters."""
     again = build("tokens", f"storage.root={tmp_path}", built.overrides[1], "corpus.objects_per_task=5")
     store = ArtifactStore(Storage(), str(tmp_path))
     corpus, tokens = (store.open(again[stage]["artifact"]) for stage in ("corpus", "tokens"))

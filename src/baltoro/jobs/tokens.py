@@ -1,7 +1,7 @@
 """The tokens stage: corpus × tokenizer × sequence length → packed, shuffled shards.
 
 Four steps on Ray, of which only lengths pass through the driver: tokenise each corpus part; plan the rows
-of a group of parts from their lengths; hand every row to the shard that its place in the seeded order
+of each group of documents from their lengths; hand every row to the shard that its place in the seeded order
 belongs to; write the shards. What lies between stays in Ray's object store, which spills to disk.
 """
 
@@ -31,7 +31,10 @@ from baltoro.jobs.tokenizer import corpus_parts, load_tokenizer
 from baltoro.tracking.mlflow import StageRun
 
 GROUP_TOKENS = 1 << 27
-"""Tokens that are packed together: enough that no padding is lost at the seams, 0.5 GB in one task."""
+"""Tokens that are packed together: enough that no padding is lost at the seams, 0.5 GB in one task.
+
+Groups are cut by documents, not by corpus parts: how many files a task reads must not change a row.
+"""
 
 SPLITS_WITH_ROWS = ("train", "validation")
 """The test split is never tokenised here: nothing that trains or selects may see it."""
@@ -170,16 +173,26 @@ def save_shard(
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Consecutive parts packed together in one epoch: chosen documents per part, and the plan of rows."""
+    """Consecutive documents packed together in one epoch: the parts they lie in, and the plan of rows.
 
-    parts: range
+    Attributes:
+        parts: the parts that hold at least one of the documents.
+        documents: per entry of ``parts``, the indices of its documents that are packed here.
+        paper_index: per document, its row in ``papers.parquet``.
+        plan: its document ``d`` is the ``d``-th of all documents of the group.
+    """
+
+    parts: list[int]
     documents: list[npt.NDArray[np.int64]]
     paper_index: npt.NDArray[np.int32]
     plan: PackingPlan
 
 
 def plan_groups(documents: Sequence[pa.Table], split: str, config: DataConfig, epoch: int) -> list[Group]:
-    """Plan one epoch of one split: which parts are packed together, and how.
+    """Plan one epoch of one split: which documents are packed together, and how.
+
+    A document belongs to the group in whose stretch of ``GROUP_TOKENS`` its first token falls, counted over
+    the split in the order of the corpus, so that any cut of the corpus into parts gives the same rows.
 
     Args:
         documents: per corpus part, its documents with split and tokens, in ``papers.parquet`` order.
@@ -187,32 +200,23 @@ def plan_groups(documents: Sequence[pa.Table], split: str, config: DataConfig, e
         config: sequence length, bound on padding, seed.
         epoch: from 0; documents of equal length meet others in every epoch.
     """
-    first_paper = np.concatenate([[0], np.cumsum([table.num_rows for table in documents])])
-    chosen = [
-        np.flatnonzero(np.asarray(table.column("split").to_pylist(), dtype=object) == split)
-        for table in documents
-    ]
-    lengths = [
-        table.column("tokens").to_numpy()[index] for table, index in zip(documents, chosen, strict=True)
-    ]
+    papers = pa.concat_tables(documents)
+    paper_index = np.flatnonzero(pc.equal(papers.column("split"), split).to_numpy())
+    lengths = papers.column("tokens").to_numpy()[paper_index]
+    first_paper = np.cumsum([0, *(table.num_rows for table in documents)])
+    part_of = np.searchsorted(first_paper, paper_index, side="right") - 1
+    group_of = (np.cumsum(lengths) - lengths) // GROUP_TOKENS
+    seed = config.shuffle_seed + epoch
     groups: list[Group] = []
-    start, tokens = 0, 0
-    for part, part_lengths in enumerate(lengths):
-        tokens += int(part_lengths.sum())
-        if tokens < GROUP_TOKENS and part + 1 < len(lengths):
-            continue
-        parts = range(start, part + 1)
-        start, tokens = part + 1, 0
-        all_lengths = np.concatenate([lengths[index] for index in parts])
-        if not len(all_lengths):
-            continue
-        seed = config.shuffle_seed + epoch
+    for group in np.unique(group_of).tolist():
+        mine = np.flatnonzero(group_of == group)
         # Packing goes by length alone; documents of one length take turns, so that their company changes.
-        turns = np.argsort(shuffled_rank(len(all_lengths), seed))
-        plan = plan_packing(all_lengths[turns], config.sequence_length, config.max_padding_fraction, seed)
+        turns = np.argsort(shuffled_rank(len(mine), seed))
+        plan = plan_packing(lengths[mine[turns]], config.sequence_length, config.max_padding_fraction, seed)
         plan = replace(plan, document=turns[plan.document])
-        paper_index = np.concatenate([first_paper[index] + chosen[index] for index in parts])
-        groups.append(Group(parts, [chosen[i] for i in parts], paper_index.astype(np.int32), plan))
+        parts = np.unique(part_of[mine]).tolist()
+        chosen = [paper_index[mine[part_of[mine] == part]] - first_paper[part] for part in parts]
+        groups.append(Group(parts, chosen, paper_index[mine].astype(np.int32), plan))
     return groups
 
 
@@ -405,7 +409,7 @@ def split_files(tokens: Artifact, split: str) -> list[ShardFile]:
 TOKENS = Stage(
     name="tokens",
     kind="tokens",
-    version=1,
+    version=2,
     parents=("corpus", "tokenizer"),
     inputs=tokens_inputs,
     build=build_tokens,

@@ -3,6 +3,7 @@
 The steps are run one after the other as plain functions; Ray only spreads them over processes.
 """
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -246,26 +247,56 @@ def test_how_many_rows_a_shard_has_changes_nothing(folder, tokenizer, rows_per_s
 
 
 @pytest.mark.parametrize("group_tokens", [1, 100, 250, 1 << 27])
-def test_every_token_stands_once_however_the_parts_are_grouped(folder, tokenizer, monkeypatch, group_tokens):
+def test_every_token_stands_once_however_the_documents_are_grouped(
+    folder, tokenizer, monkeypatch, group_tokens
+):
     monkeypatch.setattr(tokens, "GROUP_TOKENS", group_tokens)
     built = build(folder, tokenizer, PARTS, epochs=2)
     for number in range(2):
         assert_every_token_once(built.epoch(number), built.papers, TRAIN)
 
 
-def test_groups_are_consecutive_parts_that_reach_the_size(folder, tokenizer, monkeypatch):
+def test_groups_are_consecutive_documents_cut_by_the_tokens_before_them(folder, tokenizer, monkeypatch):
     config = DataConfig(sequence_length=WIDTH)
     tables = [tokenise_part(uri, Storage(), tokenizer, config)[0] for uri in write_parts(folder, PARTS)]
+    lengths = pa.concat_tables(tables).column("tokens").to_pylist()
 
     def groups(size, split="train"):
         monkeypatch.setattr(tokens, "GROUP_TOKENS", size)
-        return [list(group.parts) for group in plan_groups(tables, split, config, 0)]
+        return plan_groups(tables, split, config, 0)
 
-    assert groups(1 << 27) == [[0, 1, 2, 3]]
-    assert groups(100) == [[0], [1, 2], [3]]
-    assert groups(114) == [[0, 1, 2], [3]]
-    assert groups(1) == [[0], [1, 2], [3]], "a part without training documents goes with the next"
+    (whole,) = groups(1 << 27)
+    papers = whole.paper_index.tolist()
+    for size in (1, 50, 100, 250):
+        found = groups(size)
+        assert [index for group in found for index in group.paper_index.tolist()] == papers
+        starts = dict(
+            zip(papers, np.cumsum([0, *(lengths[index] for index in papers)]).tolist(), strict=False)
+        )
+        assert [[starts[index] // size for index in group.paper_index.tolist()] for group in found] == [
+            [number] * len(group.paper_index)
+            for number, group in zip(sorted({start // size for start in starts.values()}), found, strict=True)
+        ]
+        for group in found:
+            assert [len(chosen) for chosen in group.documents].count(0) == 0, "only parts that are needed"
+            assert sum(len(chosen) for chosen in group.documents) == len(group.paper_index)
     assert groups(1 << 27, "none") == []
+
+
+@given(st.lists(st.integers(1, 19), max_size=6), st.sampled_from([1, 60, 150, 400]))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_another_cut_into_parts_gives_the_same_rows(folder, tokenizer, monkeypatch, cuts, group_tokens):
+    monkeypatch.setattr(tokens, "GROUP_TOKENS", group_tokens)
+    documents = [
+        (paper, 5 + 11 * paper % 90, "validation" if paper % 5 == 4 else "train") for paper in range(20)
+    ]
+    bounds = [0, *sorted(cuts), len(documents)]
+    parts = [documents[start:end] for start, end in itertools.pairwise(bounds)]
+    expected = build(folder, tokenizer, [documents], epochs=2).rows
+    found = build(folder, tokenizer, parts, epochs=2).rows
+    assert np.array_equal(found.input_ids, expected.input_ids)
+    assert [ends.tolist() for ends in found.segment_ends] == [ends.tolist() for ends in expected.segment_ends]
+    assert [index.tolist() for index in found.paper_index] == [i.tolist() for i in expected.paper_index]
 
 
 def test_padding_stays_within_the_bound_on_many_short_documents(folder, tokenizer):
