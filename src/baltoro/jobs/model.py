@@ -13,7 +13,7 @@ from baltoro.core.artifacts import Artifact, ArtifactStore, ArtifactWriter, fing
 from baltoro.core.errors import InputError
 from baltoro.core.storage import Storage
 from baltoro.jobs.stages import Context, Stage, StageOutput
-from baltoro.models.import_base import base_kind, import_base_model
+from baltoro.models.import_base import ImportedModel, base_kind, import_base_model, missing_base
 from baltoro.tracking.mlflow import StageRun
 
 MODEL_FOLDER = "model"
@@ -36,19 +36,12 @@ def artifact_name(base: str) -> str:
     return name.lstrip("-._")[:_NAME_CHARACTERS].rstrip("-.") or "model"
 
 
-def base_inputs(base: str, storage: Storage) -> dict[str, Any]:
-    """Return what identifies a base model: its content, or its id on a hub.
+def content_inputs(base: str, storage: Storage) -> dict[str, Any]:
+    """Return what identifies a base model at a path or URI: its files, wherever they stand.
 
     Raises:
-        InputError: it is a preset, or the path or URI holds nothing.
+        InputError: nothing is there.
     """
-    kind = base_kind(base)
-    if kind == "preset":
-        raise InputError(
-            f"model.base={base}: is a preset, trained from random weights; there is nothing to stage"
-        )
-    if kind == "hub":
-        return {"model.hub_id": base}
     objects = list(storage.list(base))
     if not objects:
         raise InputError(
@@ -61,30 +54,49 @@ def base_inputs(base: str, storage: Storage) -> dict[str, Any]:
     return {"model.content": hasher.hexdigest()[:16]}
 
 
+def find_hub_copy(base: str, store: ArtifactStore) -> Artifact | None:
+    """Return the latest staged copy of a hub id, or ``None``; planning never asks a hub."""
+    copies = [
+        artifact
+        for artifact in store.list("model", artifact_name(base))
+        if artifact.manifest.inputs.get("model.hub_id") == base
+    ]
+    return max(copies, key=lambda artifact: artifact.manifest.created_at, default=None)
+
+
 def model_inputs(context: Context) -> dict[str, Any]:
-    """Return what identifies the recipe's base model."""
-    return base_inputs(context.recipe.model.base, context.storage)
+    """Return what identifies the recipe's base model: for a hub id, the content of its staged copy.
+
+    Raises:
+        InputError: a path or URI holds nothing, or a hub id was not imported; told before anything is built.
+    """
+    base = context.recipe.model.base
+    if base_kind(base) != "hub":
+        return content_inputs(base, context.storage)
+    staged = find_hub_copy(base, context.store)
+    if staged is None:
+        raise missing_base(base)
+    return {key: value for key, value in staged.manifest.inputs.items() if key != "stage.version"}
 
 
-def stage_base(base: str, storage: Storage, writer: ArtifactWriter, *, allow_download: bool) -> StageOutput:
-    """Import a base model and put its files into an artifact."""
-    with tempfile.TemporaryDirectory() as temporary:
-        scratch = Path(temporary)
-        imported = import_base_model(
-            base, scratch / "model", storage=storage, scratch=scratch, allow_download=allow_download
-        )
-        for path in sorted(imported.folder.rglob("*")):
-            if path.is_file():
-                writer.upload_file(f"{MODEL_FOLDER}/{path.relative_to(imported.folder)}", path)
-        return StageOutput(
-            counts={"parameters": imported.parameters},
-            summary={
-                "source": imported.source,
-                "architecture": imported.architecture,
-                "parameters": imported.parameters,
-            },
-            extra={"folder": MODEL_FOLDER, "digest": imported.digest, "base": base},
-        )
+def describe_staged(base: str, imported: ImportedModel) -> StageOutput:
+    """Return what the manifest keeps of an imported model."""
+    return StageOutput(
+        counts={"parameters": imported.parameters},
+        summary={
+            "source": imported.source,
+            "architecture": imported.architecture,
+            "parameters": imported.parameters,
+        },
+        extra={"folder": MODEL_FOLDER, "digest": imported.digest, "base": base},
+    )
+
+
+def upload_model(imported: ImportedModel, writer: ArtifactWriter) -> None:
+    """Put the files of an imported model into an artifact."""
+    for path in sorted(imported.folder.rglob("*")):
+        if path.is_file():
+            writer.upload_file(f"{MODEL_FOLDER}/{path.relative_to(imported.folder)}", path)
 
 
 def build_model_stage(
@@ -92,7 +104,14 @@ def build_model_stage(
 ) -> StageOutput:
     """Stage a path or URI; a hub id must have been imported before, since training never downloads."""
     del parents
-    output = stage_base(context.recipe.model.base, context.storage, writer, allow_download=False)
+    base = context.recipe.model.base
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        imported = import_base_model(
+            base, scratch / "model", storage=context.storage, scratch=scratch, allow_download=False
+        )
+        upload_model(imported, writer)
+    output = describe_staged(base, imported)
     run.log_metrics({"model/parameters": float(output.counts["parameters"])})
     return output
 
@@ -101,25 +120,41 @@ def import_model(storage: Storage, root_uri: str, base: str, *, say: Callable[[s
     """Stage a base model, downloading it from a hub if it is an id; done once, then found.
 
     Raises:
-        InputError: nothing usable is there, or the hub refuses.
+        InputError: it is a preset, nothing usable is there, or the hub refuses.
     """
+    kind = base_kind(base)
+    if kind == "preset":
+        raise InputError(
+            f"model.base={base}: is a preset, trained from random weights; there is nothing to stage"
+        )
     storage.probe(root_uri)
     store = ArtifactStore(storage, root_uri)
-    inputs = {**base_inputs(base, storage), "stage.version": MODEL.version}
-    name, fingerprint = artifact_name(base), fingerprint_of(inputs)
-    found = store.find("model", name, fingerprint)
+    name = artifact_name(base)
+    inputs: dict[str, Any] = {"stage.version": MODEL.version}
+    if kind == "hub":
+        found = find_hub_copy(base, store)
+    else:
+        inputs |= content_inputs(base, storage)
+        found = store.find("model", name, fingerprint_of(inputs))
     if found is not None:
         say(f"{base} is already staged")
         return found
     say(f"staging {base} under {root_uri}")
-    with store.begin("model", name, fingerprint) as writer:
-        output = stage_base(base, storage, writer, allow_download=True)
-        return writer.publish(
-            inputs=inputs,
-            stage_version=MODEL.version,
-            counts=output.counts,
-            extra={**output.extra, "summary": dict(output.summary)},
-        )
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        imported = import_base_model(base, scratch / "model", storage=storage, scratch=scratch)
+        if kind == "hub":
+            # What an id names may change with time; what was trained from must not.
+            inputs |= {"model.hub_id": base, "model.content": imported.digest[:16]}
+        with store.begin("model", name, fingerprint_of(inputs)) as writer:
+            upload_model(imported, writer)
+            output = describe_staged(base, imported)
+            return writer.publish(
+                inputs=inputs,
+                stage_version=MODEL.version,
+                counts=output.counts,
+                extra={**output.extra, "summary": dict(output.summary)},
+            )
 
 
 MODEL = Stage(

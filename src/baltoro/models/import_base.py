@@ -114,8 +114,8 @@ def import_base_model(
         folder: is created; must be empty or absent.
         storage: gives access to URIs.
         scratch: a local folder for what is fetched first.
-        allow_download: whether a hub may be asked; ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` are
-            honoured.
+        allow_download: whether a hub may be asked; ``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HOME`` and
+            ``HF_HUB_OFFLINE`` are honoured.
 
     Raises:
         InputError: nothing usable is there, it is quantised or no causal language model, or the hub refuses;
@@ -127,7 +127,7 @@ def import_base_model(
     if kind == "hub":
         if not allow_download:
             raise missing_base(source)
-        origin, label = _download(source, scratch / "hub")
+        origin, label = _download(source)
     elif kind == "uri":
         origin, label = scratch / "download" / source.rstrip("/").rsplit("/", 1)[-1], source
         if storage.stat(source, with_etag=False) is None:
@@ -211,9 +211,12 @@ def _checked_config(folder: Path, source: str) -> dict[str, Any]:
     return config
 
 
-def _download(hub_id: str, cache: Path) -> tuple[Path, str]:
-    """Fetch a snapshot from the hub; return its folder and ``id@commit``."""
-    from huggingface_hub import HfApi, snapshot_download
+def _download(hub_id: str) -> tuple[Path, str]:
+    """Fetch a snapshot through the hub's own cache (``HF_HOME``); return its folder and ``id@commit``.
+
+    Offline, what the cache holds is taken.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     remedy = (
@@ -221,10 +224,13 @@ def _download(hub_id: str, cache: Path) -> tuple[Path, str]:
         "`baltoro model import PATH`"
     )
     try:
-        names = [info.rfilename for info in HfApi().model_info(hub_id).siblings or []]
-        safe = any(name.endswith(".safetensors") for name in names)
-        patterns = [*_KEPT_PATTERNS, *(() if safe else _PICKLED_PATTERNS)]
-        snapshot = Path(snapshot_download(hub_id, cache_dir=cache, allow_patterns=patterns))
+        if constants.HF_HUB_OFFLINE:
+            snapshot = Path(snapshot_download(hub_id, local_files_only=True))
+        else:
+            names = [file.rfilename for file in HfApi().model_info(hub_id).siblings or []]
+            safe = any(name.endswith(".safetensors") for name in names)
+            patterns = [*_KEPT_PATTERNS, *(() if safe else _PICKLED_PATTERNS)]
+            snapshot = Path(snapshot_download(hub_id, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"model.base={hub_id}: cannot be downloaded ({reason}); {remedy}") from error
