@@ -120,7 +120,7 @@ def test_version_is_told():
         (["run", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
         (["run", "{recipe}", "pretrain.stepz=1"], "did you mean pretrain.steps?"),
         (["run", "{recipe}", "pretrain.steps"], "an override is written section.key=value"),
-        (["run", "{recipe}", "--dry-run", "corpus.sources.0.uri=./none"], "holds no files"),
+        (["run", "{recipe}", "--dry-run", "corpus.sources.0.uri=./none"], "does not exist"),
         (["pretrain", "{recipe}", "--dry-run", "pretrain.global_batch_tokens=65"], "is not a multiple of"),
         (["tokens", "build", "{recipe}", "--no-parents"], "tokens needs corpus, tokenizer, not built yet"),
         (["config", "show", "{recipe}", "x=1"], "x: unknown key"),

@@ -81,8 +81,8 @@ def process_chunk(
         metadata: metadata table by source name, where the source has one.
 
     Raises:
-        StorageError: an object that was listed cannot be read any more; the build stops, since a paper
-            would otherwise vanish.
+        BaltoroError: an object that was listed cannot be read any more, or was replaced; the build stops,
+            since a paper would otherwise vanish, or another stand under the listed fingerprint.
     """
     source = config.sources[chunk.source_index]
     documents: list[dict[str, Any]] = []
@@ -97,7 +97,7 @@ def process_chunk(
             )
             continue
         records = read_object(
-            storage.read_bytes(entry.uri),
+            storage.read_bytes(entry.uri, etag=entry.etag),
             key=entry.key,
             uri=entry.uri,
             etag=entry.etag,

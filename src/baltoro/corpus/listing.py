@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from baltoro.core.errors import InputError
-from baltoro.core.storage import ObjectInfo, Storage, absolute_uri
+from baltoro.core.storage import ObjectInfo, Storage, absolute_uri, is_local, local_path
 from baltoro.corpus.config import CorpusConfig, SourceConfig
 from baltoro.papers.reader import refuse_mostly_pdfs
 
@@ -70,8 +70,9 @@ def list_source(index: int, source: SourceConfig, storage: Storage) -> SourceLis
         if _selected(entry.key, source):
             kept.append(entry)
     if not found:
+        absent = is_local(source.uri) and not local_path(source.uri).exists()
         raise InputError(
-            f"corpus.sources.{index}.uri: {source.uri} holds no files; "
+            f"corpus.sources.{index}.uri: {source.uri} {'does not exist' if absent else 'holds no files'}; "
             "give a folder or s3:// prefix with parsed papers (TEI, JATS, .mmd, JSON, Markdown, text)"
         )
     if not kept:

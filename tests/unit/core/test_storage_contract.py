@@ -46,6 +46,15 @@ def test_what_is_written_is_read_whole_and_in_ranges(storage, root):
     assert storage.read_bytes(uri) == b"new"
 
 
+def test_content_that_was_not_meant_is_never_returned(storage, root):
+    uri = join(root, "x")
+    listed = storage.write_bytes(uri, b"as listed")
+    assert storage.read_bytes(uri, etag=listed) == b"as listed"
+    storage.write_bytes(uri, b"replaced")
+    with pytest.raises(ChangedError, match=r"/x was replaced since it was listed or opened; run the command"):
+        storage.read_bytes(uri, etag=listed)
+
+
 def test_an_etag_is_the_same_in_every_store(storage, root):
     assert storage.write_bytes(join(root, "x"), b"content") == hashlib.md5(b"content").hexdigest()
 

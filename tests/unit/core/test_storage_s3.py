@@ -152,7 +152,9 @@ def test_an_object_replaced_while_it_is_read_is_noticed(s3):
         assert file.read(10) == b"a" * 10
         storage.write_bytes(uri, b"b" * (3 << 20))
         file.seek(2 << 20)
-        with pytest.raises(ChangedError, match="was replaced while it was read; run the command again"):
+        with pytest.raises(
+            ChangedError, match="was replaced since it was listed or opened; run the command again"
+        ):
             file.read(10)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baltoro.core.errors import ArtifactError, ConfigError, InputError
-from baltoro.core.storage import ObjectInfo, Storage
+from baltoro.core.storage import ChangedError, ObjectInfo, Storage
 from baltoro.corpus.clean import clean_paper, remove_invisible
 from baltoro.corpus.config import CleanConfig, CorpusConfig, FilterConfig, SourceConfig, SplitConfig
 from baltoro.corpus.documents import make_document, process_chunk
@@ -154,6 +154,11 @@ def test_empty_folder_is_refused_with_what_to_give(tmp_path):
         list_source(0, SourceConfig(name="s", uri=str(tmp_path)), Storage())
 
 
+def test_a_missing_folder_is_told_from_an_empty_one(tmp_path):
+    with pytest.raises(InputError, match=r"corpus.sources.0.uri: .*nowhere does not exist; give a folder"):
+        list_source(0, SourceConfig(name="s", uri=str(tmp_path / "nowhere")), Storage())
+
+
 def test_patterns_that_leave_nothing_are_refused(tmp_path):
     (tmp_path / "a.xml").write_text("<a/>")
     source = SourceConfig(name="s", uri=str(tmp_path), include=("*.mmd",))
@@ -184,6 +189,15 @@ def test_every_object_of_a_chunk_becomes_a_document_or_a_reject(tmp_path):
         "s/short.md": "too_short",
         "s/truncated.xml": "malformed_xml",
     }
+
+
+def test_a_paper_that_was_replaced_after_the_listing_stops_the_build(tmp_path):
+    (tmp_path / "good.md").write_text(f"# Ice\n\n## Results\n\n{BODY}\n")
+    config = CorpusConfig(sources=(SourceConfig(name="s", uri=str(tmp_path)),))
+    listing = list_source(0, config.sources[0], Storage())
+    (tmp_path / "good.md").write_text(f"# Fire\n\n## Results\n\n{BODY}\n")
+    with pytest.raises(ChangedError, match=r"good\.md was replaced since it was listed"):
+        process_chunk(Chunk(0, 0, listing.objects), config, Storage(), {})
 
 
 def test_unknown_style_never_reaches_a_build():

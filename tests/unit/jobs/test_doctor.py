@@ -43,7 +43,7 @@ def test_a_working_recipe_has_no_problem(recipe, workplace):
 @pytest.mark.parametrize(
     ("override", "name", "expected"),
     [
-        ("corpus.sources.0.uri=./nowhere", "source papers", "holds no files"),
+        ("corpus.sources.0.uri=./nowhere", "source papers", "does not exist"),
         ("storage.root=papers/till.md", "storage.root", "till.md"),
         ("tracking.uri=sqlite:///papers/till.md/m.db", "mlflow", "tracking.uri: the MLflow store at"),
         ("cluster.local_cpus=2", "cluster", "cluster.local_cpus: 2 is too few for cluster.workers=1"),

@@ -91,15 +91,20 @@ class Storage:
     def _store(self, uri: str) -> LocalStore | S3Store:
         return self._local if is_local(uri) else self.s3_store(uri)
 
-    def read_bytes(self, uri: str) -> bytes:
+    def read_bytes(self, uri: str, *, etag: str | None = None) -> bytes:
         """Return a whole object; a body that ended early is fetched again, never returned.
 
+        Args:
+            uri: the object.
+            etag: the content that is meant, as a listing gave it; any if not given.
+
         Raises:
+            ChangedError: if it has another content than ``etag`` names.
             MissingError: if it does not exist (an ``InputError``).
             InputError: if it may not be read or cannot be reached.
             StorageError: if it could not be read whole within the retries.
         """
-        return self._store(uri).read_bytes(uri)
+        return self._store(uri).read_bytes(uri, etag=etag)
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from byte ``start``.

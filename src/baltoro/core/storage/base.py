@@ -114,6 +114,11 @@ def changed(uri: str) -> ChangedError:
     return ChangedError(f"{uri} was changed or removed by another writer; read it again before replacing it")
 
 
+def replaced(uri: str) -> ChangedError:
+    """Return the error of reading another content than was listed or opened."""
+    return ChangedError(f"{uri} was replaced since it was listed or opened; run the command again")
+
+
 def check_range(uri: str, start: int, length: int) -> None:
     """Refuse a range no object can have.
 

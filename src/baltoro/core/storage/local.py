@@ -27,6 +27,7 @@ from baltoro.core.storage.base import (
     check_range,
     missing,
     outside,
+    replaced,
 )
 from baltoro.core.storage.uris import local_path
 
@@ -41,10 +42,13 @@ _thread_locks: dict[int, threading.Lock] = {}
 class LocalStore:
     """Local files behind the interface of :class:`baltoro.core.storage.Storage`."""
 
-    def read_bytes(self, uri: str) -> bytes:
-        """Return the whole file."""
+    def read_bytes(self, uri: str, *, etag: str | None = None) -> bytes:
+        """Return the whole file, if it has the content of ``etag``."""
         with _explained(uri, "read"):
-            return local_path(uri).read_bytes()
+            data = local_path(uri).read_bytes()
+        if etag is not None and _md5(data) != etag:
+            raise replaced(uri)
+        return data
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``start``."""

@@ -20,7 +20,6 @@ from typing import Any, BinaryIO, cast
 
 from baltoro.core.errors import InputError, StorageError
 from baltoro.core.storage.base import (
-    ChangedError,
     MissingError,
     ObjectInfo,
     StorageProfile,
@@ -29,6 +28,7 @@ from baltoro.core.storage.base import (
     check_range,
     missing,
     outside,
+    replaced,
 )
 from baltoro.core.storage.local import replacing
 from baltoro.core.storage.s3_errors import error_code, explained
@@ -56,9 +56,9 @@ class S3Store:
         """The boto3 client of this process."""
         return _client(self.profile)
 
-    def read_bytes(self, uri: str) -> bytes:
-        """Return the whole object."""
-        return self._get(uri)
+    def read_bytes(self, uri: str, *, etag: str | None = None) -> bytes:
+        """Return the whole object, if it has the content of ``etag``."""
+        return self._get(uri) if etag is None else self._get(uri, IfMatch=f'"{etag}"')
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``start``."""
@@ -256,9 +256,7 @@ class S3Store:
                     if code == "InvalidRange" or status == 416:
                         return b""
                     if status == 412:
-                        raise ChangedError(
-                            f"{uri} was replaced while it was read; run the command again"
-                        ) from None
+                        raise replaced(uri) from None
                     raise
                 try:
                     data = cast(bytes, answer["Body"].read())
