@@ -237,22 +237,25 @@ def test_a_tracking_store_that_cannot_be_used_is_refused(
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_while_training_is_one_error(built, command, recipe_file, tracking_uri, tmp_path):
+@pytest.mark.parametrize(("target", "size"), [("corpus build", "48k"), ("pretrain", "1m")])
+def test_a_disk_that_fills_is_one_error(built, command, recipe_file, tracking_uri, tmp_path, target, size):
     root = tmp_path / "small disk"
     root.mkdir()
-    untrained = tmp_path / "untrained"
-    built.copy_untrained(untrained)
+    before = tmp_path / "before"
+    before.mkdir()
+    if target == "pretrain":
+        built.copy_untrained(before)
     # Mounted in a namespace of the command's own, which takes no rights and leaves nothing behind.
     enter = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    mount = 'mount -t tmpfs -o size=1m none "$0"'
+    mount = f'mount -t tmpfs -o size={size} none "$0"'
     try:
         subprocess.run([*enter, mount, str(root)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("a small disk needs Linux with user namespaces")
     process = command(
-        *("pretrain", str(recipe_file), "--no-parents", f"storage.root={root}", built.overrides[1]),
+        *(*target.split(), str(recipe_file), "--no-parents", f"storage.root={root}", built.overrides[1]),
         f"tracking.uri={tracking_uri}",
-        prefix=[*enter, f'{mount} && cp -r "$1/." "$0" && shift && exec "$@"', str(root), str(untrained)],
+        prefix=[*enter, f'{mount} && cp -r "$1/." "$0" && shift && exec "$@"', str(root), str(before)],
         environment={"RAY_ADDRESS": ""},
     )
     output, errors = process.communicate(timeout=600)
