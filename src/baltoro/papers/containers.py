@@ -27,6 +27,7 @@ _TAR_MAGIC, _TAR_MAGIC_OFFSET, _TAR_BLOCK_BYTES = b"ustar", 257, 512
 _PACKED_SUFFIXES = (".gz", ".zst", ".tgz")
 _LINES_SUFFIXES = {".jsonl", ".ndjson", ".jsonlines"}
 _DEEPEST_NESTING = 4
+_DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 _BUFFER_BYTES = 1 << 20
 _PARQUET_BATCH_ROWS = 64
 
@@ -120,13 +121,16 @@ class _Item:
 
 
 def _guarded(stream: _Stream, item: _Item, state: _Unpacking) -> Iterator[Record]:
+    kept = False
     try:
-        yield from _open(stream, item, state)
+        for record in _open(stream, item, state):
+            yield record
+            kept = kept or not isinstance(record.payload, ReadReject)
     except ReadReject as reject:
         yield Record(item.key, item.name, reject)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        damaged = ReadReject("malformed_archive", f"{error}; what stood before it was kept")
-        yield Record(item.key, item.name, damaged)
+    except _DAMAGED as error:
+        rest = "what stood before it was kept" if kept else "nothing of it could be kept"
+        yield Record(item.key, item.name, ReadReject("malformed_archive", f"{error}; {rest}"))
 
 
 def _open(stream: _Stream, item: _Item, state: _Unpacking) -> Iterator[Record]:
@@ -163,7 +167,7 @@ def _zstandard(data: bytes, item: _Item, state: _Unpacking) -> Iterator[Record]:
             # The decompressor ends a cut stream as if it were whole, so what it gives is read as a cut one.
             yield from _open(_CutStream(unpacked), item.unpacked(), state)
     except zstandard.ZstdError as error:
-        raise ReadReject("malformed_archive", f"Zstandard: {error}; what stood before it was kept") from None
+        raise EOFError(f"Zstandard: {error}") from None
 
 
 class _CutStream(io.RawIOBase):
@@ -237,10 +241,10 @@ def _parquet(data: bytes, item: _Item, state: _Unpacking) -> Iterator[Record]:
 
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        columns = ", ".join(file.schema_arrow.names)
+        columns = ", ".join(file.schema_arrow.names) or "no column at all"
         if state.text_column is None:
             raise ReadReject(
-                "malformed_table", f"no text column is named; set text_column to one of {columns}"
+                "malformed_table", f"no text column is named; name one with text_column (it has {columns})"
             )
         if state.text_column not in file.schema_arrow.names:
             raise ReadReject(

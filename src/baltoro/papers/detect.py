@@ -229,8 +229,8 @@ def decode_json(data: bytes | str) -> Any:
         ) from None
     except RecursionError:
         raise ReadReject("malformed_json", "nested too deep") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise ReadReject("malformed_json", str(error)) from None
+    except ValueError:
+        raise ReadReject("malformed_json", "a number of thousands of digits") from None
     if "\\u" in text and re.search(r"\\u[dD][89a-fA-F]", text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -334,6 +334,8 @@ def _text_format(text: str, name: str, suffix: str) -> InputFormat:
         if _MARKDOWN_HEADING.search(sample):
             return "nougat" if _NOUGAT_MARK.search(sample) else "markdown"
         return "markdown" if suffix in _MARKDOWN_SUFFIXES else "plain_text"
+    if suffix in (".gz", ".zst", ".tgz", ".tar"):
+        raise ReadReject("unknown_format", f"is named {suffix} but is no such container; rename it")
     raise ReadReject(
         "unknown_format", f"a {suffix} file; known are TEI, JATS, Nougat, JSON, Markdown and text files"
     )

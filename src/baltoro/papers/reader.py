@@ -87,7 +87,9 @@ def read(
         yield from iter_object(data, key=single.key, uri=single.uri, etag=single.etag, **settings)
         return
     table_uri = absolute_uri(metadata.config.uri) if metadata is not None else None
-    objects = [info for info in storage.list(uri) if absolute_uri(info.uri) != table_uri]
+    objects = [
+        info for info in storage.list(uri) if absolute_uri(info.uri) != table_uri and not is_hidden(info.key)
+    ]
     if not objects:
         raise InputError(
             f"{uri}: no such file, and no folder that holds files; give a folder of parsed papers"
@@ -292,6 +294,11 @@ def describe_error(error: BaseException) -> str:
     where = f" at {PurePosixPath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message[:300]}{where}"
+
+
+def is_hidden(key: str) -> bool:
+    """Return whether a key has a part that begins with a dot (``.DS_Store``, ``.git/…``): never a paper."""
+    return any(part.startswith(".") for part in key.split("/"))
 
 
 def is_pdf(key: str) -> bool:

@@ -23,22 +23,25 @@ class Span(NamedTuple):
     replacement: str | None = None
 
 
-def inlines_from_spans(text: str, spans: Sequence[Span]) -> list[Inline]:
-    """Return ``text`` cut into inlines at its spans.
+def inlines_from_spans(
+    text: str, spans: Sequence[Span], begin: int = 0, limit: int | None = None
+) -> list[Inline]:
+    """Return ``text``, or its part from ``begin`` to ``limit``, cut into inlines at its spans.
 
-    Spans outside the text or empty are ignored. Where spans overlap, the earlier and longer one wins and
-    the later one keeps what is left of it, so every character of ``text`` is printed once: without
-    replacements the inlines' text joins to ``text`` exactly.
+    Spans that are empty or reach out of the part are ignored. Where spans overlap, the earlier and longer
+    one wins and the later one keeps what is left of it, so every character is printed once: without
+    replacements the inlines' text joins to the text exactly.
     """
+    if limit is None:
+        limit = len(text)
     if not spans:
-        return [Inline("text", text, None)] if text else []
-    length = len(text)
-    fitting = [span for span in spans if 0 <= span[0] < span[1] <= length]
+        return [Inline("text", text[begin:limit], None)] if begin < limit else []
+    fitting = [span for span in spans if begin <= span[0] < span[1] <= limit]
     # Two stable sorts are one by start and then, of those with the same start, by the later end.
     fitting.sort(key=_END, reverse=True)
     fitting.sort(key=_START)
     inlines: list[Inline] = []
-    cursor = 0
+    cursor = begin
     for first, end, kind, target, replacement in fitting:
         start = max(first, cursor)
         if start >= end:
@@ -56,7 +59,7 @@ def inlines_from_spans(text: str, spans: Sequence[Span]) -> list[Inline]:
         elif replacement:
             inlines.append(Inline(kind, replacement, target))
         cursor = end
-    _append_text(inlines, text[cursor:])
+    _append_text(inlines, text[cursor:limit])
     return inlines
 
 

@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from baltoro.papers.readers._markdown_blocks import RawBlock, RawKind, collapse, formula_block, scan_blocks
-from baltoro.papers.readers._paper_builder import Source, build_paper
+from baltoro.papers.readers._builder.build import build_paper
+from baltoro.papers.readers._builder.draft import Source
+from baltoro.papers.readers._markup.blocks import RawBlock, RawKind
+from baltoro.papers.readers._markup.latex import formula_block
+from baltoro.papers.readers._markup.scanner import scan_blocks
+from baltoro.papers.readers._text import collapse
 from baltoro.papers.readers.markdown import normalise_line_ends
 from baltoro.papers.schema import Inline, Paper, ReadReject
 
@@ -164,8 +168,9 @@ class _Tree:
         self._top = self._checked(self._body.get("children"))
         for reference, node in self._nodes.items():
             for name in ("children", "captions", "footnotes"):
-                if name in node:
-                    self._links[reference, name] = self._checked(node[name])
+                pointers = node.get(name)
+                if pointers:
+                    self._links[reference, name] = self._checked(pointers)
 
     def _checked(self, value: Any) -> list[str]:
         """Return the pointers of a list that lead to a node."""
@@ -224,16 +229,20 @@ class _Tree:
                 yield reference, level
             elif part == "texts" and self._words(node):
                 self.counts["picture_texts_dropped"] += 1
-            deeper = level + (node.get("label") == "list_item")
-            own = {*self._linked(reference, "captions"), *self._linked(reference, "footnotes")}
-            children = [child for child in self._linked(reference, "children") if child not in own]
-            stack.append((iter(children), deeper, inside or part in ("pictures", "tables")))
+            children = self._linked(reference, "children")
+            if children:
+                deeper = level + (node.get("label") == "list_item")
+                own = {*self._linked(reference, "captions"), *self._linked(reference, "footnotes")}
+                children = [child for child in children if child not in own]
+                stack.append((iter(children), deeper, inside or part in ("pictures", "tables")))
 
     def _captions(self, order: list[tuple[str, int]]) -> set[str]:
         """Return the nodes that a table, picture or listing in the order prints as its caption or note."""
+        printed = {reference for reference, _ in order}
         owned: set[str] = set()
-        for reference, _ in order:
-            owned.update(self._linked(reference, "captions"), self._linked(reference, "footnotes"))
+        for (reference, name), pointers in self._links.items():
+            if name != "children" and reference in printed:
+                owned.update(pointers)
         self._seen |= owned
         return owned
 
@@ -269,12 +278,12 @@ class _Tree:
         elif part == "groups":
             if label == "inline":
                 yield self._inline_group(reference, level)
-        elif self._words(node) or label == "formula":
-            yield from self._text(reference, label, level)
+        elif (words := self._words(node)) or label == "formula":
+            yield from self._text(reference, node, words, label, level)
 
-    def _text(self, reference: str, label: str, level: int) -> Iterator[RawBlock]:
-        node = self._nodes[reference]
-        words = self._words(node)
+    def _text(
+        self, reference: str, node: dict[str, Any], words: str, label: str, level: int
+    ) -> Iterator[RawBlock]:
         match label:
             case "title":
                 yield RawBlock("heading", collapse(words), level=1)

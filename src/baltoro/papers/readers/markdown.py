@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
-from baltoro.papers.readers._markdown_blocks import collapse, scan_blocks
-from baltoro.papers.readers._paper_builder import Source, build_paper
+from baltoro.papers.readers._builder.build import build_paper
+from baltoro.papers.readers._builder.draft import Source
+from baltoro.papers.readers._markup.scanner import scan_blocks
+from baltoro.papers.readers._text import collapse
 from baltoro.papers.schema import Block, Inline, Paper, ReadReject
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n")

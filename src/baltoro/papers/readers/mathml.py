@@ -16,129 +16,22 @@ from itertools import zip_longest
 
 from lxml import etree
 
+from baltoro.papers.readers._latex_symbols import (
+    ACCENTS_OVER,
+    ACCENTS_UNDER,
+    COMMANDS,
+    DELIMITERS,
+    ENCLOSURES,
+    FUNCTIONS,
+    LIMITS,
+    MATH_LETTER_STYLES,
+    UPRIGHT,
+    VARIANTS,
+)
 from baltoro.papers.readers._xml import all_text, children_of, collapse_space
 
 _Handler = Callable[[etree._Element], str]
 
-_GREEK = (
-    "alpha beta gamma delta zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon chi psi omega"
-)
-_GREEK_CAPITALS = "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
-
-
-def _greek_commands() -> dict[str, str]:
-    commands = {}
-    for name in _GREEK.split():
-        unicode_name = name.upper().replace("LAMBDA", "LAMDA")
-        commands[unicodedata.lookup(f"GREEK SMALL LETTER {unicode_name}")] = f"\\{name}"
-    for name in _GREEK_CAPITALS.split():
-        unicode_name = name.upper().replace("LAMBDA", "LAMDA")
-        commands[unicodedata.lookup(f"GREEK CAPITAL LETTER {unicode_name}")] = f"\\{name}"
-    return commands
-
-
-_COMMANDS: dict[str, str] = {
-    **_greek_commands(),
-    # Unicode's lunate and straight forms are TeX's plain \epsilon and \phi.
-    **{"ϵ": r"\epsilon", "ε": r"\varepsilon", "ϕ": r"\phi", "φ": r"\varphi", "ϑ": r"\vartheta"},
-    **{"ϱ": r"\varrho", "ς": r"\varsigma", "ϖ": r"\varpi", "ϰ": r"\varkappa", "µ": r"\mu"},
-    # Characters that LaTeX reads as syntax.
-    **{"%": r"\%", "#": r"\#", "&": r"\&", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}"},
-    **{"\\": r"\backslash", "~": r"\sim", "^": r"\wedge"},
-    # Operators.
-    **{"−": "-", "∗": "*", "⁎": "*", "×": r"\times", "÷": r"\div", "±": r"\pm", "∓": r"\mp"},
-    **{"·": r"\cdot", "⋅": r"\cdot", "∙": r"\cdot", "•": r"\bullet", "∘": r"\circ", "°": r"^{\circ}"},
-    **{"⊕": r"\oplus", "⊗": r"\otimes", "⊙": r"\odot", "⊖": r"\ominus", "†": r"\dagger", "⋆": r"\star"},
-    **{"∑": r"\sum", "∏": r"\prod", "∐": r"\coprod", "∫": r"\int", "∬": r"\iint", "∭": r"\iiint"},
-    **{"∮": r"\oint", "⋃": r"\bigcup", "⋂": r"\bigcap", "⋁": r"\bigvee", "⋀": r"\bigwedge"},
-    **{"⨁": r"\bigoplus", "⨂": r"\bigotimes", "√": r"\surd", "∂": r"\partial", "∇": r"\nabla"},
-    **{"∆": r"\Delta", "Ω": r"\Omega", "∞": r"\infty", "∝": r"\propto", "∅": r"\emptyset"},
-    # Relations.
-    **{"≤": r"\leq", "≥": r"\geq", "⩽": r"\leqslant", "⩾": r"\geqslant", "≪": r"\ll", "≫": r"\gg"},
-    **{"≠": r"\neq", "≈": r"\approx", "≃": r"\simeq", "≅": r"\cong", "≡": r"\equiv", "∼": r"\sim"},
-    **{"≲": r"\lesssim", "≳": r"\gtrsim", "≺": r"\prec", "≻": r"\succ", "∥": r"\parallel", "⊥": r"\perp"},
-    **{"∈": r"\in", "∉": r"\notin", "∋": r"\ni", "⊂": r"\subset", "⊆": r"\subseteq", "⊃": r"\supset"},
-    **{"⊇": r"\supseteq", "∪": r"\cup", "∩": r"\cap", "∖": r"\setminus", "∧": r"\wedge", "∨": r"\vee"},
-    **{"¬": r"\neg", "∀": r"\forall", "∃": r"\exists", "∄": r"\nexists", "∴": r"\therefore"},
-    **{"≔": ":=", "≜": r"\triangleq", "≐": r"\doteq", "∣": r"\mid", "∤": r"\nmid", "⊢": r"\vdash"},
-    # Arrows.
-    **{"→": r"\to", "←": r"\leftarrow", "↔": r"\leftrightarrow", "⇒": r"\Rightarrow"},
-    **{"⇐": r"\Leftarrow", "⇔": r"\Leftrightarrow", "↦": r"\mapsto", "⟶": r"\longrightarrow"},
-    **{"↑": r"\uparrow", "↓": r"\downarrow", "⇌": r"\rightleftharpoons", "⟵": r"\longleftarrow"},
-    # Brackets, dots, primes and letters of their own.
-    **{"⟨": r"\langle", "⟩": r"\rangle", "〈": r"\langle", "〉": r"\rangle", "⌊": r"\lfloor"},
-    **{"⌋": r"\rfloor", "⌈": r"\lceil", "⌉": r"\rceil", "‖": r"\|", "…": r"\ldots", "⋯": r"\cdots"},
-    **{"⋮": r"\vdots", "⋱": r"\ddots", "′": r"\prime", "″": r"\prime\prime", "ℏ": r"\hbar"},
-    **{"ℓ": r"\ell", "ℜ": r"\Re", "ℑ": r"\Im", "ℵ": r"\aleph", "℘": r"\wp"},
-    # Invisible operators (function application, times, separator, plus) and white space.
-    **{"\u2061": "", "\u2062": "", "\u2063": "", "\u2064": "", "\u200b": "", "\u2060": ""},
-    **{"\u00a0": r"\ ", "\u2009": r"\,", "\u200a": r"\,", "\u2002": r"\ ", "\u2003": r"\quad "},
-    **{"\u2005": r"\:", "\u2004": r"\;", "\u2006": r"\,", "\u202f": r"\,", "\u205f": r"\:"},
-}
-_FUNCTION_NAMES = (
-    "arccos arcsin arctan arg cos cosh cot coth csc deg det dim exp gcd hom inf ker lg lim liminf limsup ln"
-    " log max min Pr sec sin sinh sup tan tanh"
-)
-_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
-_LIMIT_COMMANDS = (
-    r"\sum \prod \coprod \int \iint \iiint \oint \bigcup \bigcap \bigvee \bigwedge \bigoplus \bigotimes"
-    r" \lim \liminf \limsup \max \min \sup \inf \det \gcd \Pr"
-)
-_LIMITS = frozenset(_LIMIT_COMMANDS.split())
-_ACCENTS_OVER: dict[str, tuple[str, str]] = {
-    **dict.fromkeys("^ˆ\u0302", (r"\hat", r"\widehat")),
-    **dict.fromkeys("~˜∼\u0303", (r"\tilde", r"\widetilde")),
-    **dict.fromkeys("¯‾―_ˉ−-\u0304\u0305", (r"\bar", r"\overline")),
-    **dict.fromkeys("→⃗⇀", (r"\vec", r"\overrightarrow")),
-    **dict.fromkeys("˙.·\u0307", (r"\dot", r"\dot")),
-    **dict.fromkeys("¨\u0308", (r"\ddot", r"\ddot")),
-    **dict.fromkeys("ˇ\u030c", (r"\check", r"\check")),
-    **dict.fromkeys("˘\u0306", (r"\breve", r"\breve")),
-    "´": (r"\acute", r"\acute"),
-    "`": (r"\grave", r"\grave"),
-    "←": (r"\overleftarrow", r"\overleftarrow"),
-    "⏞": (r"\overbrace", r"\overbrace"),
-    "︷": (r"\overbrace", r"\overbrace"),
-}
-_ACCENTS_UNDER: dict[str, str] = {
-    **dict.fromkeys("_¯‾ˍ―\u0332", r"\underline"),
-    **dict.fromkeys("⏟︸", r"\underbrace"),
-}
-_VARIANTS: dict[str, str] = {
-    "normal": r"\mathrm",
-    "bold": r"\mathbf",
-    "bold-italic": r"\boldsymbol",
-    "double-struck": r"\mathbb",
-    "script": r"\mathcal",
-    "bold-script": r"\mathcal",
-    "fraktur": r"\mathfrak",
-    "bold-fraktur": r"\mathfrak",
-    "sans-serif": r"\mathsf",
-    "bold-sans-serif": r"\mathsf",
-    "monospace": r"\mathtt",
-    "italic": r"\mathit",
-}
-_UPRIGHT = _VARIANTS["normal"]
-_MATH_LETTER_STYLES: tuple[tuple[str, str], ...] = (
-    ("DOUBLE-STRUCK", r"\mathbb"),
-    ("SCRIPT", r"\mathcal"),
-    ("FRAKTUR", r"\mathfrak"),
-    ("BLACK-LETTER", r"\mathfrak"),
-    ("MONOSPACE", r"\mathtt"),
-    ("SANS-SERIF", r"\mathsf"),
-    ("BOLD", r"\mathbf"),
-)
-_ENCLOSURES: dict[str, str] = {
-    "top": r"\overline",
-    "actuarial": r"\overline",
-    "bottom": r"\underline",
-    "box": r"\boxed",
-    "roundedbox": r"\boxed",
-    "updiagonalstrike": r"\cancel",
-    "downdiagonalstrike": r"\bcancel",
-    "radical": r"\sqrt",
-}
-_DELIMITERS = {"": ".", "∣": "|"}
 _DOCUMENT_BEGIN = re.compile(r"\\begin\s*\{document\}")
 _DOCUMENT_END = re.compile(r"\\end\s*\{document\}")
 _DELIMITED = re.compile(
@@ -262,7 +155,7 @@ def _argument(element: etree._Element, position: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _character(character: str) -> str:
-    command = _COMMANDS.get(character)
+    command = COMMANDS.get(character)
     if command is not None:
         return command
     if ord(character) < 0x2100:
@@ -272,8 +165,8 @@ def _character(character: str) -> str:
     is_letter_style = 0x1D400 <= ord(character) <= 0x1D7FF or (ord(character) < 0x2150 and len(plain) == 1)
     if not is_letter_style or plain == character:
         return character
-    letter = _COMMANDS.get(plain, plain)
-    for style, command in _MATH_LETTER_STYLES:
+    letter = COMMANDS.get(plain, plain)
+    for style, command in MATH_LETTER_STYLES:
         if style in name:
             return f"{command}{{{letter}}}"
     return letter
@@ -298,23 +191,23 @@ def _identifier(element: etree._Element) -> str:
     text = _text(element)
     variant = element.get("mathvariant")
     if len(text) > 1:
-        if text in _FUNCTIONS:
+        if text in FUNCTIONS:
             return f"\\{text}"
         latex = _escape(text)
         if not text.isascii() and not any(character.isascii() and character.isalpha() for character in text):
             return latex
-        return f"{_VARIANTS.get(variant or 'normal', _UPRIGHT)}{{{latex}}}"
+        return f"{VARIANTS.get(variant or 'normal', UPRIGHT)}{{{latex}}}"
     latex = _character(text) if text else ""
     # TeX has no upright Greek without packages, and single letters are italic anyway.
     upright_symbol = variant == "normal" and not text.isascii()
-    if variant in _VARIANTS and variant != "italic" and text.isalpha() and not upright_symbol:
-        return f"{_VARIANTS[variant]}{{{latex}}}"
+    if variant in VARIANTS and variant != "italic" and text.isalpha() and not upright_symbol:
+        return f"{VARIANTS[variant]}{{{latex}}}"
     return latex
 
 
 def _operator(element: etree._Element) -> str:
     text = _text(element)
-    if text in _FUNCTIONS:
+    if text in FUNCTIONS:
         return f"\\{text}"
     if len(text) > 1 and text.isascii() and text.isalpha():
         return f"\\operatorname{{{text}}}"
@@ -390,7 +283,7 @@ def _scripts(base: str, below: str, above: str) -> str:
         result += above.replace(r"\prime", "'") if not below else f"^{{{above}}}"
     elif above:
         # A degree sign is a superscript of its own in TeX.
-        result += f"^{{{above.removeprefix('^{').removesuffix('}') if above == _COMMANDS['°'] else above}}}"
+        result += f"^{{{above.removeprefix('^{').removesuffix('}') if above == COMMANDS['°'] else above}}}"
     return result
 
 
@@ -432,14 +325,14 @@ def _mark(element: etree._Element, position: int) -> str:
 
 
 def _has_limits(base: str) -> bool:
-    return base in _LIMITS or base.startswith((r"\operatorname", r"\overbrace", r"\underbrace"))
+    return base in LIMITS or base.startswith((r"\operatorname", r"\overbrace", r"\underbrace"))
 
 
 def _over(element: etree._Element) -> str:
     base, above = _argument(element, 0), _argument(element, 1)
     if not above:
         return base
-    accent = _ACCENTS_OVER.get(_mark(element, 1))
+    accent = ACCENTS_OVER.get(_mark(element, 1))
     if accent is not None and base and not _has_limits(base):
         narrow, wide = accent
         return f"{narrow if _ATOM.fullmatch(base) else wide}{{{base}}}"
@@ -452,7 +345,7 @@ def _under(element: etree._Element) -> str:
     base, below = _argument(element, 0), _argument(element, 1)
     if not below:
         return base
-    accent = _ACCENTS_UNDER.get(_mark(element, 1))
+    accent = ACCENTS_UNDER.get(_mark(element, 1))
     if accent is not None and base:
         return f"{accent}{{{base}}}"
     if _has_limits(base):
@@ -517,16 +410,16 @@ def _fenced(element: etree._Element) -> str:
         return inner
     if opening == "{" and not closing and len(children) == 1 and _local_name(children[0]) == "mtable":
         return _table(children[0], "cases")
-    left = _DELIMITERS.get(opening) or _escape(opening)
-    right = _DELIMITERS.get(closing) or _escape(closing)
+    left = DELIMITERS.get(opening) or _escape(opening)
+    right = DELIMITERS.get(closing) or _escape(closing)
     return _join([f"\\left{left}", inner, f"\\right{right}"])
 
 
 def _enclosed(element: etree._Element) -> str:
     inner = _row(element)
     for notation in (element.get("notation") or "").split():
-        if notation in _ENCLOSURES:
-            inner = f"{_ENCLOSURES[notation]}{{{inner}}}"
+        if notation in ENCLOSURES:
+            inner = f"{ENCLOSURES[notation]}{{{inner}}}"
     return inner
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from baltoro.papers.readers._markdown_blocks import scan_blocks
-from baltoro.papers.readers._paper_builder import Source, build_paper
+from baltoro.papers.readers._builder.build import build_paper
+from baltoro.papers.readers._builder.draft import Source
+from baltoro.papers.readers._markup.scanner import scan_blocks
 from baltoro.papers.readers._repetition import cut_repetitions
 from baltoro.papers.schema import Paper, ReadReject
 

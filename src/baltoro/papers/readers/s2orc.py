@@ -29,6 +29,7 @@ from baltoro.papers.fields import (
     text_of,
     year_of,
 )
+from baltoro.papers.readers._json import mappings
 from baltoro.papers.readers._spans import Span, inlines_from_spans
 from baltoro.papers.schema import (
     UNKNOWN_LICENSE,
@@ -100,7 +101,7 @@ def _best_parse(document: Mapping[str, Any]) -> Mapping[str, Any]:
     if len(parses) < 2:
         return next(iter(parses.values()), document)
     lengths = {
-        name: sum(len(text_of(item.get("text"))) for item in _mappings(parse.get("body_text")))
+        name: sum(len(text_of(item.get("text"))) for item in mappings(parse.get("body_text")))
         for name, parse in parses.items()
     }
     longest = max(lengths, key=lambda name: lengths[name])
@@ -182,7 +183,9 @@ class _ParseReader:
             if label is None and number:
                 label = f"{kind.capitalize()} {number}"
         cells = _cells(entry.get("content") or entry.get("html")) if kind == "table" else []
-        inlines = inlines_from_spans(caption, self._placeholders(caption, []))
+        inlines = inlines_from_spans(
+            caption, self._placeholders(caption, []) if _may_hold_placeholders(caption) else []
+        )
         if not inlines and not cells:
             return None
         return Block(_BLOCK_KINDS[kind], inlines, cells, label, key)
@@ -202,7 +205,7 @@ class _ParseReader:
         path: list[tuple[str | None, str]] = []
         stated: tuple[Any, Any] | None = None
         section: Section | None = None
-        for paragraph in _mappings(value):
+        for paragraph in mappings(value):
             block = self.block(paragraph)
             if block is None:
                 continue
@@ -234,12 +237,14 @@ class _ParseReader:
         text = paragraph.get("text")
         if not isinstance(text, str) or not text.strip():
             return None
-        spans = list(self._spans(text, paragraph))
-        spans += self._placeholders(text, spans)
+        has_placeholders = _may_hold_placeholders(text)
+        spans = self._spans(text, paragraph, has_placeholders)
+        if has_placeholders:
+            spans += self._placeholders(text, spans)
         if not spans:
             return Block("paragraph", [Inline("text", text, None)], [], None, None)
         inlines = inlines_from_spans(text, spans)
-        if not (paragraph.get("eq_spans") or _may_hold_placeholders(text)):
+        if not (has_placeholders or paragraph.get("eq_spans")):
             return Block("paragraph", inlines, [], None, None)
         content = [inline for inline in inlines if inline.text.strip()]
         if not content:
@@ -248,35 +253,39 @@ class _ParseReader:
             return Block("formula", content, label=self._formula_label(paragraph))
         return Block("paragraph", inlines)
 
-    def _spans(self, text: str, paragraph: Mapping[str, Any]) -> Iterator[Span]:
-        has_placeholders = _may_hold_placeholders(text)
+    def _spans(self, text: str, paragraph: Mapping[str, Any], has_placeholders: bool) -> list[Span]:
+        spans: list[Span] = []
+        length = len(text)
         for name in ("cite_spans", "ref_spans", "eq_spans"):
-            for item in _mappings(paragraph.get(name)):
-                start, end = item.get("start"), item.get("end")
-                if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
+            for item in mappings(paragraph.get(name)):
+                get = item.get
+                start, end = get("start"), get("end")
+                if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= length):
                     self.misplaced += 1
                     continue
-                ref_id = item["ref_id"] if isinstance(item.get("ref_id"), str) else None
                 there = text[start:end]
-                stated = item.get("text")
+                stated = get("text")
                 formula = name == "eq_spans"
                 placeholder = has_placeholders and (
                     (_FORMULA_PLACEHOLDER if formula else _PLACEHOLDER).fullmatch(there) is not None
                 )
-                is_misplaced = isinstance(stated, str) and stated != there and stated.strip() != there.strip()
+                is_misplaced = stated != there and isinstance(stated, str) and stated.strip() != there.strip()
                 if is_misplaced and not placeholder:
                     self.misplaced += 1
                     continue
                 if formula:
-                    yield self._formula(item, there, start, end, placeholder)
+                    spans.append(self._formula(item, there, start, end, placeholder))
                     continue
+                stated_id = get("ref_id")
+                ref_id = stated_id if isinstance(stated_id, str) else None
                 key = ref_id or (there if placeholder else None)
                 printed = self.printed.get(key or "", "") if placeholder else None
                 if name == "cite_spans":
-                    yield Span(start, end, "citation", key, printed)
+                    spans.append(Span(start, end, "citation", key, printed))
                 else:
                     kind, target = self._float_named(key, there)
-                    yield Span(start, end, kind, target, printed)
+                    spans.append(Span(start, end, kind, target, printed))
+        return spans
 
     def _formula(self, item: Mapping[str, Any], there: str, start: int, end: int, placeholder: bool) -> Span:
         latex, glyphs = text_of(item.get("latex")), text_of(item.get("raw_str"))
@@ -301,8 +310,6 @@ class _ParseReader:
 
     def _placeholders(self, text: str, spans: list[Span]) -> list[Span]:
         found: list[Span] = []
-        if not _may_hold_placeholders(text):
-            return found
         taken = {(span.start, span.end) for span in spans}
         for match in _PLACEHOLDER.finditer(text):
             if match.span() in taken:
@@ -316,7 +323,7 @@ class _ParseReader:
         return found
 
     def _formula_label(self, paragraph: Mapping[str, Any]) -> str | None:
-        for item in _mappings(paragraph.get("eq_spans")):
+        for item in mappings(paragraph.get("eq_spans")):
             number = text_of(item.get("eq_num")) or self.printed.get(text_of(item.get("ref_id")), "")
             if number:
                 return f"({number.strip('()')})"
@@ -367,7 +374,7 @@ def _cells(content: Any) -> list[list[str]]:
     """Return the rows of a table given as HTML (parses of PDFs) or as rows of cells (of LaTeX)."""
     if isinstance(content, list):
         rows = [
-            [text_of(cell.get("text")) for cell in _mappings(row.get("cells"))] for row in _mappings(content)
+            [text_of(cell.get("text")) for cell in mappings(row.get("cells"))] for row in mappings(content)
         ]
         return [row for row in rows if any(row)]
     if not isinstance(content, str) or "<" not in content:
@@ -383,10 +390,6 @@ def _cells(content: Any) -> list[list[str]]:
         for row in table.iter("tr")
     ]
     return [row for row in rows if any(row)]
-
-
-def _mappings(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) and value else []
 
 
 def _entries(value: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -16,6 +16,15 @@ def test_every_character_is_printed_once_for_any_offsets(text, spans):
     assert "".join(inline.text for inline in inlines_from_spans(text, spans)) == text
 
 
+@given(st.text(string.printable, max_size=40), st.lists(SPAN, max_size=8), st.data())
+def test_a_part_of_a_text_is_cut_like_a_text_of_its_own(text, spans, data):
+    begin = data.draw(st.integers(0, len(text)))
+    limit = data.draw(st.integers(begin, len(text)))
+    shifted = [span._replace(start=span.start - begin, end=span.end - begin) for span in spans]
+    expected = inlines_from_spans(text[begin:limit], shifted)
+    assert inlines_from_spans(text, spans, begin, limit) == expected
+
+
 def test_of_overlapping_spans_the_later_keeps_the_rest():
     inlines = inlines_from_spans(
         "see [1, 2] here", [Span(4, 7, "citation", "a"), Span(5, 10, "citation", "b")]

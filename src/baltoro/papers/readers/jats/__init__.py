@@ -19,9 +19,11 @@ What goes where:
 Element names follow JATS 1.4 (ANSI/NISO Z39.96-2024) and NLM Journal Publishing 2.x and 3.0.
 
 One module per part of an article: :mod:`.article` (the whole, in reading order), :mod:`.front` and
-:mod:`.license` (what it says about itself), :mod:`.walker` (running text, with :mod:`.flow` for the blocks
-it makes, :mod:`.tables` and :mod:`.marks`), :mod:`.references`, :mod:`.reviews`; :mod:`.elements` holds the
-names and small look-ups that several of them need.
+:mod:`.license` (what it says about itself), :mod:`.walker` (running text: the walk itself),
+:mod:`.references`, :mod:`.reviews`. The walk asks :mod:`.handlers` what each element means; they stand in
+:mod:`.inline` (marks, cross-references, paragraphs), :mod:`.formulas`, :mod:`.floats` (with :mod:`.tables`)
+and :mod:`.lists` (with footnotes and listings), and what they read goes to a :mod:`.flow`. :mod:`.elements`
+and :mod:`.marks` hold names, look-ups and characters that several of them need.
 """
 
 from baltoro.papers.readers.jats.article import parse_jats

@@ -9,6 +9,7 @@ from lxml import etree
 from baltoro.papers.readers._xml import parse_xml
 from baltoro.papers.readers.jats.elements import XML_LANG, drop_namespaces
 from baltoro.papers.readers.jats.front import read_front
+from baltoro.papers.readers.jats.handlers import HANDLERS
 from baltoro.papers.readers.jats.references import read_reference
 from baltoro.papers.readers.jats.reviews import read_reviews
 from baltoro.papers.readers.jats.walker import Walker
@@ -65,7 +66,7 @@ def _read_article(article: etree._Element) -> Paper:
     for area in areas:
         for ref in area.iter("ref"):
             read_reference(ref, paper.references, labels)
-    walker = Walker(labels)
+    walker = Walker(HANDLERS, labels)
     front = article.find("front")
     if front is None:
         front = article

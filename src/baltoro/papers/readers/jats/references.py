@@ -6,13 +6,25 @@ from lxml import etree
 
 from baltoro.papers.readers._xml import all_text, children_of, collapse_space, element_text
 from baltoro.papers.readers.jats.elements import XLINK_HREF, YEAR, clean_doi, doi_in, person
+from baltoro.papers.readers.jats.handlers import HANDLERS
 from baltoro.papers.readers.jats.walker import Walker
 from baltoro.papers.schema import Reference
 
 _CITATIONS = {"mixed-citation", "element-citation", "nlm-citation", "citation"}
 _TITLE_TAGS = ("article-title", "chapter-title", "part-title", "data-title", "source")
-_UNUSED_CITATION_PARTS = {"volume", "issue", "fpage", "lpage", "publisher-name", "publisher-loc", "etal"}
-_TITLE_WALKER = Walker({})
+# What a part of a citation is for; of one that has no entry nothing is used.
+_PERSON, _GROUP, _YEAR, _TITLE, _COLLABORATION, _LINK, _IDENTIFIER = range(7)
+_PART_ROLES = {
+    **dict.fromkeys(("name", "string-name"), _PERSON),
+    "person-group": _GROUP,
+    "year": _YEAR,
+    **dict.fromkeys(_TITLE_TAGS, _TITLE),
+    "collab": _COLLABORATION,
+    **dict.fromkeys(("ext-link", "uri", "comment"), _LINK),
+    **dict.fromkeys(("pub-id", "object-id"), _IDENTIFIER),
+}
+_AUTHOR_GROUPS = {None, "author"}
+_TITLE_WALKER = Walker(HANDLERS, {})
 
 
 def read_reference(ref: etree._Element, references: list[Reference], labels: dict[str, str]) -> None:
@@ -54,40 +66,36 @@ def _reference(citation: etree._Element, key: str) -> Reference:
     year: int | None = None
     doi: str | None = None
     for child in children_of(citation):
-        tag = child.tag
-        if tag in _UNUSED_CITATION_PARTS:
+        role = _PART_ROLES.get(child.tag)
+        if role is None:
             continue
-        if tag in _PERSONS:
+        if role == _PERSON:
             authors.append(person(child))
-        elif tag == "person-group":
+        elif role == _GROUP:
             if child.get("person-group-type") in _AUTHOR_GROUPS:
                 for member in children_of(child):
-                    if member.tag in _PERSONS:
+                    member_role = _PART_ROLES.get(member.tag)
+                    if member_role == _PERSON:
                         authors.append(person(member))
-                    elif member.tag == "collab":
+                    elif member_role == _COLLABORATION:
                         authors.append(element_text(member))
-        elif tag == "collab":
-            authors.append(element_text(child))
-        elif tag in _TITLE_TAGS:
-            titles.setdefault(tag, child)
-        elif tag == "year":
+        elif role == _YEAR:
             match = YEAR.search(child.text or "") if year is None else None
             if match:
                 year = int(match.group())
-        elif tag in {"pub-id", "object-id"}:
-            if doi is None and child.get("pub-id-type") == "doi":
-                doi = clean_doi(element_text(child))
-        elif tag in {"ext-link", "uri", "comment"}:
+        elif role == _TITLE:
+            titles.setdefault(child.tag, child)
+        elif role == _COLLABORATION:
+            authors.append(element_text(child))
+        elif role == _LINK:
             links.append(child)
+        elif doi is None and child.get("pub-id-type") == "doi":
+            doi = clean_doi(element_text(child))
     title = ""
     for tag in _TITLE_TAGS:
         if tag in titles and (title := _TITLE_WALKER.string(titles[tag])):
             break
     return Reference(key, title or _citation_text(citation), authors, year, doi or _linked_doi(links))
-
-
-_PERSONS = {"name", "string-name"}
-_AUTHOR_GROUPS = {None, "author"}
 
 
 def _linked_doi(links: list[etree._Element]) -> str | None:

@@ -9,6 +9,7 @@ from lxml import etree
 
 from baltoro.papers.readers.jats.elements import contributor
 from baltoro.papers.readers.jats.front import title_of
+from baltoro.papers.readers.jats.handlers import HANDLERS
 from baltoro.papers.readers.jats.walker import Walker
 from baltoro.papers.schema import Paper, Review, Section
 
@@ -44,7 +45,7 @@ def _read_review(sub_article: etree._Element, kind: str) -> Review:
     stub = sub_article.find("front-stub")
     if stub is None:
         stub = sub_article.find("front/article-meta")
-    walker = Walker({}, marks_italic_quotes=kind in _REPLY_KINDS)
+    walker = Walker(HANDLERS, {}, marks_italic_quotes=kind in _REPLY_KINDS)
     title = reviewer = rating = None
     round_number = None
     if stub is not None:
