@@ -28,15 +28,16 @@ lock: ## resolve pyproject.toml anew into requirements.lock (hashes, every suppo
 
 RECIPE ?= demo
 PAPERS ?=
+NAME ?= $(if $(PAPERS),papers)
 WORKSPACE ?= $(CURDIR)/workspace
 
 .PHONY: run
-run: setup ## papers to registered model: the demo, or PAPERS=FOLDER|s3://… (RECIPE=demo WORKSPACE=./workspace)
-	$(BIN)/baltoro run $(RECIPE) storage.root=$(WORKSPACE) $(if $(PAPERS),corpus.sources.0.uri=$(PAPERS) corpus.sources.0.metadata=null)
+run: setup ## papers to registered model: the demo, or PAPERS=FOLDER|s3://… (NAME=papers WORKSPACE=./workspace)
+	$(BIN)/baltoro run "$(RECIPE)" storage.root="$(WORKSPACE)" $(if $(NAME),name="$(NAME)") $(if $(PAPERS),corpus.sources.0.uri="$(PAPERS)" corpus.sources.0.metadata=null)
 
 .PHONY: mlflow
 mlflow: setup ## open the tracking page of `make run` on http://127.0.0.1:5000
-	$(BIN)/mlflow server --backend-store-uri sqlite:///$(WORKSPACE)/mlflow.db --host 127.0.0.1 --port 5000
+	$(BIN)/mlflow server --backend-store-uri "sqlite:///$(WORKSPACE)/mlflow.db" --host 127.0.0.1 --port 5000
 
 .PHONY: test
 test: setup ## every test but the slow ones: unit, distributed, parity, jobs, architecture
@@ -71,4 +72,4 @@ bench-readers: setup ## documents/s and MB/s of each reader against the bare par
 
 .PHONY: clean
 clean: ## remove the workspace of `make run` and every cache, not .venv
-	rm -rf $(WORKSPACE) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	rm -rf "$(WORKSPACE)" .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

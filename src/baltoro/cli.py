@@ -210,7 +210,14 @@ def papers() -> None:
     show_default=True,
     help="How the paper is rendered.",
 )
-@click.option("--format", "input_format", default="auto", show_default=True, help="Force an input format.")
+@click.option(
+    "--format",
+    "input_format",
+    default="auto",
+    show_default=True,
+    help="Force an input format: grobid_tei, jats, nougat, s2orc, science_parse, sciencebeam, "
+    "docling_json, docling_markdown, markdown, plain_text, records.",
+)
 @click.option("--text-column", default=None, help="The text column of JSONL or Parquet records.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record, or the reject, as JSON.")
 @expected_errors

@@ -319,10 +319,24 @@ class ArtifactStore:
             elif self._sha256(uri) != file.sha256:
                 damaged.append(f"{file.path} (its content has another checksum)")
         if damaged:
-            raise ArtifactError(
-                f"{artifact.uri} was damaged after it was published: {'; '.join(damaged)}; restore it from a "
-                "copy, or delete the folder and run its stage again"
-            )
+            raise _damaged(artifact, damaged)
+
+    def check_files(self, artifact: Artifact) -> None:
+        """Compare names and sizes of an artifact's files with its manifest, by one listing.
+
+        Raises:
+            ArtifactError: naming the files that are missing or of another size.
+        """
+        found = {info.key: info.size_bytes for info in self.storage.list(artifact.uri, with_etag=False)}
+        damaged = [
+            f"{file.path} (missing)"
+            if file.path not in found
+            else f"{file.path} ({found[file.path]} bytes instead of {file.bytes})"
+            for file in artifact.manifest.files
+            if found.get(file.path) != file.bytes
+        ]
+        if damaged:
+            raise _damaged(artifact, damaged)
 
     def explain_stale(self, kind: str, name: str, inputs: JsonObject) -> tuple[InputChange, ...]:
         """Return what differs between ``inputs`` and those of the latest artifact of that name, by key.
@@ -542,6 +556,14 @@ class ArtifactWriter:
                 "there, so that the root stays whole"
             )
         return parent.relative_path
+
+
+def _damaged(artifact: Artifact, damaged: list[str]) -> ArtifactError:
+    more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+    return ArtifactError(
+        f"{artifact.uri} was damaged after it was published: {'; '.join(damaged[:5])}{more}; restore it from "
+        "a copy, or delete the folder and run its stage again"
+    )
 
 
 def _parse(uri: str, data: bytes) -> Manifest:

@@ -123,6 +123,9 @@ def _plain(value: Any) -> Any:
 # YAML
 
 
+_MOST_VALUES = 100_000
+
+
 class _RecipeLoader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys, reads ``1e-5`` as a number and leaves dates as text."""
 
@@ -188,7 +191,7 @@ def parse_yaml(text: str, origin: str) -> Any:
             value's path.
     """
     try:
-        return _json_copy(yaml.load(text, Loader=_RecipeLoader), "", origin)
+        return _json_copy(yaml.load(text, Loader=_RecipeLoader), "", [_MOST_VALUES])
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error.message}") from None
     except yaml.MarkedYAMLError as error:
@@ -197,15 +200,22 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise ConfigError(f"{origin}{where}: not valid YAML: {error.problem}; correct that line") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{origin}: is nested too deeply for a recipe; flatten it") from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise ConfigError(f"{origin}: a value cannot be read ({error}); correct it") from None
 
 
-def _json_copy(value: Any, path: str, origin: str) -> Any:
+def _json_copy(value: Any, path: str, left: list[int]) -> Any:
+    left[0] -= 1
+    if left[0] < 0:
+        raise ConfigError(
+            f"holds more than {_MOST_VALUES:,} values once its aliases are written out; no recipe needs that"
+        )
     if isinstance(value, dict):
-        return {
-            key: _json_copy(item, f"{path}.{key}" if path else key, origin) for key, item in value.items()
-        }
+        return {key: _json_copy(item, f"{path}.{key}" if path else key, left) for key, item in value.items()}
     if isinstance(value, list):
-        return [_json_copy(item, f"{path}.{index}", origin) for index, item in enumerate(value)]
+        return [_json_copy(item, f"{path}.{index}", left) for index, item in enumerate(value)]
     where = f"{path}: " if path else ""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}{value} is not a number a recipe can hold; give a finite one")
@@ -233,7 +243,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     value = parse_yaml(text, str(path))
     if not isinstance(value, dict):
-        kind = "empty" if value is None else f"a {type(value).__name__}"
+        kind = "empty" if value is None else {"list": "a list"}.get(type(value).__name__, "one plain value")
         raise ConfigError(f"{path}: a recipe is a mapping of sections, this file is {kind}")
     return value
 
@@ -322,15 +332,19 @@ def environment_overrides(environment: Mapping[str, str]) -> Iterator[tuple[list
 # Decoding
 
 Model = TypeVar("Model", bound=BaseModel)
+_NOTHING: Mapping[str, str] = types.MappingProxyType({})
 
 
-def decode(model: type[Model], data: Mapping[str, Any], origin: str) -> Model:
+def decode(
+    model: type[Model], data: Mapping[str, Any], origin: str, given_by: Mapping[str, str] = _NOTHING
+) -> Model:
     """Return ``model`` filled from plain data, strictly: no conversions, no unknown keys.
 
     Args:
         model: the config class.
         data: plain JSON values, as :func:`parse_yaml` returns them.
         origin: the recipe's name, for messages.
+        given_by: where a value came from, by dotted path, if not from the recipe.
 
     Raises:
         ConfigError: one line per mistake: full path, value, what is allowed, nearest valid name.
@@ -339,10 +353,23 @@ def decode(model: type[Model], data: Mapping[str, Any], origin: str) -> Model:
         # JSON mode is strict about kinds, yet takes a list where a tuple is declared.
         return model.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        lines = list(dict.fromkeys(describe_error(model, detail) for detail in error.errors()))
+        lines = list(
+            dict.fromkeys(
+                describe_error(model, detail) + _origin_of(detail["loc"], given_by)
+                for detail in error.errors()
+            )
+        )
         if len(lines) > 1:
             lines.insert(0, f"the recipe has {len(lines)} mistakes:")
         raise ConfigError(f"{origin}: " + "\n  ".join(lines)) from None
+
+
+def _origin_of(location: Sequence[int | str], given_by: Mapping[str, str]) -> str:
+    for depth in range(len(location), 0, -1):
+        origin = given_by.get(".".join(str(part) for part in location[:depth]))
+        if origin is not None:
+            return f" (from {origin})"
+    return ""
 
 
 def describe_error(model: type[BaseModel], detail: ErrorDetails) -> str:

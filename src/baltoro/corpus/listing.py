@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from baltoro.core.errors import InputError
 from baltoro.core.storage import ObjectInfo, Storage, absolute_uri, is_local, local_path
 from baltoro.corpus.config import CorpusConfig, SourceConfig
-from baltoro.papers.reader import refuse_mostly_pdfs
+from baltoro.papers.reader import is_hidden, refuse_mostly_pdfs
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +42,45 @@ class Chunk:
     objects: tuple[ObjectInfo, ...]
 
 
-def list_sources(config: CorpusConfig, storage: Storage) -> list[SourceListing]:
+def list_sources(config: CorpusConfig, storage: Storage, root_uri: str = "") -> list[SourceListing]:
     """List every source of the recipe.
 
+    Args:
+        config: the recipe's corpus section.
+        storage: lists the objects.
+        root_uri: where artifacts are written; a source that holds this folder does not hold its files.
+
     Raises:
-        InputError: a source does not exist, is empty, mostly PDFs, or its patterns leave nothing.
+        InputError: a source does not exist, is empty, mostly PDFs, its patterns leave nothing, or it is the
+            storage root itself.
     """
     if not config.sources:
         raise InputError(
             "corpus.sources is empty; name at least one folder or s3:// prefix with parsed papers"
         )
-    return [list_source(index, source, storage) for index, source in enumerate(config.sources)]
+    return [list_source(index, source, storage, root_uri) for index, source in enumerate(config.sources)]
 
 
-def list_source(index: int, source: SourceConfig, storage: Storage) -> SourceListing:
+def list_source(index: int, source: SourceConfig, storage: Storage, root_uri: str = "") -> SourceListing:
     """List one source; ``index`` is its place in the recipe, for messages.
 
-    The source's own metadata table is not one of its papers.
+    Its own metadata table is not one of its papers, nor are names that begin with a dot, nor what lies in
+    the storage root.
     """
+    root = absolute_uri(root_uri) if root_uri else None
+    if root == absolute_uri(source.uri):
+        raise InputError(
+            f"corpus.sources.{index}.uri: {source.uri} is storage.root itself, where artifacts are written; "
+            "set storage.root to another folder (one inside the papers' folder is left out when reading)"
+        )
+    # Papers that were put into the root are papers all the same.
+    inside = root is not None and not absolute_uri(source.uri).startswith(f"{root}/")
     found = 0
     kept: list[ObjectInfo] = []
     table_uri = absolute_uri(source.metadata.uri) if source.metadata is not None else None
     for entry in storage.list(source.uri):
-        if absolute_uri(entry.uri) == table_uri:
+        uri = absolute_uri(entry.uri)
+        if uri == table_uri or is_hidden(entry.key) or (inside and uri.startswith(f"{root}/")):
             continue
         found += 1
         if _selected(entry.key, source):

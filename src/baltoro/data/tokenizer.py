@@ -89,6 +89,11 @@ def select_sample(
         order = np.argsort(hashes, kind="stable")
         enough = int(np.searchsorted(np.cumsum(lengths_characters[order]), min_characters)) + 1
         chosen[order[:enough]] = True
+    if not len(paper_ids):
+        raise InputError(
+            "the corpus has no document in the train split, so there is no text to train a tokenizer on; add "
+            "papers, or lower corpus.splits.validation_fraction and corpus.splits.test_fraction"
+        )
     if not chosen.any():
         raise InputError(
             f"tokenizer.sample_fraction={fraction} chooses none of {len(paper_ids)} documents; "

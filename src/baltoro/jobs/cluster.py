@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _LOCAL_START_ATTEMPTS = 3
 _KNOCK_SECONDS = 10.0
+_FEW_WORKERS = 8
 
 SPARE_CPUS = 2
 """Logical CPUs beyond the training workers': one for data tasks, one for the trainer's controller.
@@ -38,10 +39,18 @@ def local_cpus(recipe: Recipe) -> int:
     """Return the logical CPUs that a local Ray gets; they may exceed the real ones.
 
     Raises:
-        ConfigError: ``cluster.local_cpus`` is below what the workers need.
+        ConfigError: ``cluster.local_cpus`` is below what the workers need, or there are far more workers
+            than this machine has CPUs.
     """
     needed = required_cpus(recipe)
-    cpus = recipe.cluster.local_cpus or max(os.cpu_count() or 1, needed)
+    real = os.cpu_count() or 1
+    cpus = recipe.cluster.local_cpus or max(real, needed)
+    if not recipe.cluster.local_cpus and recipe.cluster.workers > max(_FEW_WORKERS, 2 * real):
+        raise ConfigError(
+            f"cluster.workers: {recipe.cluster.workers} processes are too many for the {real} CPUs of this "
+            f"machine; lower it to at most {max(_FEW_WORKERS, 2 * real)}, give the address of a cluster as "
+            f"cluster.address, or set cluster.local_cpus={needed} if it is meant"
+        )
     if cpus < needed:
         raise ConfigError(
             f"cluster.local_cpus: {cpus} is too few for cluster.workers={recipe.cluster.workers}: training "

@@ -43,16 +43,11 @@ def build_corpus(
     """
     from baltoro.corpus.pipeline import build_documents, parquet_bytes, rejects_of
     from baltoro.corpus.report import DataCard, card_files
-    from baltoro.papers.metadata import MetadataTable
 
     del parents
     config = context.recipe.corpus
     started = time.monotonic()
-    metadata = {
-        source.name: MetadataTable.load(source.metadata, context.storage)
-        for source in config.sources
-        if source.metadata is not None
-    }
+    metadata = load_metadata(context)
     build = build_documents(config, context.listings, context.storage, metadata, writer)
     rejects = rejects_of(build.records)
     refuse_unusable(build.records, rejects)
@@ -100,6 +95,21 @@ def build_corpus(
         },
         extra={"documents_by_split": summary.documents_by_split},
     )
+
+
+def load_metadata(context: Context) -> dict[str, MetadataTable]:
+    """Return the metadata table of each source that has one.
+
+    Raises:
+        InputError: a table cannot be read, has no key column, or a key twice.
+    """
+    from baltoro.papers.metadata import MetadataTable
+
+    return {
+        source.name: MetadataTable.load(source.metadata, context.storage)
+        for source in context.recipe.corpus.sources
+        if source.metadata is not None
+    }
 
 
 def count_metadata(table: MetadataTable, source: str, records: pa.Table) -> dict[str, int]:
@@ -155,4 +165,5 @@ CORPUS = Stage(
     inputs=corpus_inputs,
     build=build_corpus,
     finish=locate_card,
+    check=load_metadata,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import platform
 import shutil
@@ -124,6 +125,8 @@ def check_nf4() -> Check:
         return Check(
             "nf4", "note", "bitsandbytes is not installed", "pip install 'baltoro[nf4]' to load 4-bit bases"
         )
+    # It warns about kernels that only a GPU would use.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import bitsandbytes.functional as quantisation
         import torch
@@ -201,13 +204,13 @@ def check_recipe(recipe: Recipe) -> Iterator[Check]:
     storage = Storage(recipe.storage.profiles)
     try:
         report = storage.probe(recipe.storage.root)
-        yield Check("storage.root", "ok", f"{recipe.storage.root}: {report.summary}")
+        yield Check("storage.root", "ok", report.summary())
     except BaltoroError as error:
         yield Check("storage.root", "problem", recipe.storage.root, error.message)
     for index, source in enumerate(recipe.corpus.sources):
         name = f"source {source.name}"
         try:
-            listing = list_source(index, source, storage)
+            listing = list_source(index, source, storage, recipe.storage.root)
             yield Check(
                 name, "ok", f"{len(listing.objects)} files, {listing.size_bytes / 1e6:.1f} MB at {source.uri}"
             )

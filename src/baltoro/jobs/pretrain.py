@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
@@ -186,13 +188,35 @@ def run_workers(context: Context, settings: WorkerSettings) -> dict[str, Any]:
             run_config=RunConfig(name=settings.config_fingerprint, storage_path=str(scratch)),
         )
         try:
-            outcome = trainer.fit()
+            outcome = call_interruptibly(trainer.fit)
         except TrainingFailedError as error:
             raise first_cause(error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     result: dict[str, Any] = outcome.return_value
     return result
+
+
+Result = TypeVar("Result")
+
+
+def call_interruptibly(function: Callable[[], Result]) -> Result:
+    """Call a function in a thread of its own and return or raise what it does.
+
+    On the main thread Ray Train would put its own handler in the place of Ctrl-C's, which waits for the
+    controller and then leaves the process without a word. Here the interrupt is raised at once, and what
+    runs in Ray ends with the connection.
+    """
+    outcome: Future[Result] = Future()
+
+    def call() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:  # noqa: BLE001  (raised again by result())
+            outcome.set_exception(error)
+
+    threading.Thread(target=call, name="baltoro-trainer", daemon=True).start()
+    return outcome.result()
 
 
 def first_cause(error: BaseException) -> BaltoroError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,7 @@ def training_progress(total_steps: int) -> Iterator[TrainingProgress]:
     stop = threading.Event()
 
     def show() -> None:
-        with tqdm(total=total_steps, desc="training", unit="step", leave=False) as bar:
+        with tqdm(total=total_steps, desc="starting workers", unit="step", leave=False) as bar:
             ended = False
             while not ended:
                 ended = stop.is_set()
@@ -61,6 +62,11 @@ def _update(bar: tqdm[Any], step: int, metrics: Mapping[str, float]) -> None:
     shown = {"train/loss_nats_per_token": "loss", "throughput/tokens_per_second": "tokens/s"}
     values = {short: metrics[name] for name, short in shown.items() if name in metrics}
     if values:
+        if bar.n == 0:
+            # Starting workers takes long on some machines; it is no part of the rate.
+            bar.set_description("training", refresh=False)
+            bar.initial = step
+            bar.start_t = bar.last_print_t = time.time()
         bar.n = step
         bar.set_postfix(
             {key: f"{value:,.3f}" if key == "loss" else f"{value:,.0f}" for key, value in values.items()}

@@ -160,15 +160,15 @@ def load_recipe(
     path = find_recipe(recipe)
     environment = os.environ if environment is None else environment
     data = load_mapping(path)
-    variables = []
+    given_by: dict[str, str] = {}
     for parts, text, variable in environment_overrides(environment):
         set_path(data, parts, parse_value(text, variable), variable)
-        variables.append(variable)
+        given_by[".".join(parts)] = variable
     for assignment in overrides:
         apply_override(data, assignment)
-    origin = f"{path} with {', '.join(variables)}" if variables else str(path)
+        given_by[assignment.partition("=")[0]] = "the command line"
     # Relative to the command's folder, not the recipe's: a packaged recipe lies where nobody keeps data.
-    return make_absolute(decode(Recipe, data, origin), Path.cwd(), environment)
+    return make_absolute(decode(Recipe, data, str(path), given_by), Path.cwd(), environment)
 
 
 def make_absolute(recipe: Recipe, base: Path, environment: Mapping[str, str]) -> Recipe:

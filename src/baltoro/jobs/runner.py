@@ -7,6 +7,7 @@ sources and the fingerprints of its parents.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,20 +19,21 @@ from baltoro.core.config import dump_yaml
 from baltoro.core.errors import ArtifactError, ConfigError
 from baltoro.core.provenance import Provenance, collect_provenance
 from baltoro.core.storage import join
-from baltoro.jobs.cluster import connected
+from baltoro.jobs.cluster import connected, given_address, local_cpus
 from baltoro.jobs.corpus import CORPUS
-from baltoro.jobs.model import MODEL, is_preset
+from baltoro.jobs.model import MODEL, MODEL_FOLDER, is_preset
 from baltoro.jobs.pretrain import PRETRAIN
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.stages import Context, Stage
 from baltoro.jobs.summary import closing_lines
 from baltoro.jobs.tokenizer import TOKENIZER
 from baltoro.jobs.tokens import TOKENS
+from baltoro.models.load import refuse_long_context
 from baltoro.tracking.mlflow import StageRun, Tracker
 
 logger = logging.getLogger(__name__)
 
-STAGES: tuple[Stage, ...] = (CORPUS, MODEL, TOKENIZER, TOKENS, PRETRAIN)
+STAGES: tuple[Stage, ...] = (MODEL, CORPUS, TOKENIZER, TOKENS, PRETRAIN)
 """Every stage, parents first."""
 
 Status = Literal["done", "new", "stale", "pinned"]
@@ -96,6 +98,8 @@ def plan(context: Context, target: str) -> list[PlannedStage]:
         ArtifactError: a pin names nothing, another kind, another root, or does not fit another stage.
         BaltoroError: whatever a stage refuses of its inputs.
     """
+    if given_address(context.recipe) is None:
+        local_cpus(context.recipe)
     planned: dict[str, PlannedStage] = {}
     for stage in needed_stages(context.recipe, target):
         pin = getattr(context.recipe.pins, stage.name, None)
@@ -115,10 +119,15 @@ def plan(context: Context, target: str) -> list[PlannedStage]:
         changes: tuple[InputChange, ...] = ()
         status: Status = "done"
         if artifact is None:
+            if stage.check is not None:
+                stage.check(context)
             changes = context.store.explain_stale(stage.kind, name, inputs)
             status = "stale" if changes else "new"
+        else:
+            context.store.check_files(artifact)
         planned[stage.name] = PlannedStage(stage, status, fingerprint, inputs, parents, artifact, changes)
     refuse_other_tokenizer(planned)
+    refuse_longer_sequences(context, planned)
     return list(planned.values())
 
 
@@ -155,6 +164,23 @@ def refuse_other_tokenizer(planned: Mapping[str, PlannedStage]) -> None:
             f"pins.tokens: {tokens.artifact.uri} was made with the tokenizer {made_with}, this recipe has "
             f"{tokenizer.fingerprint}; set pins.tokenizer={join(tokens.artifact.root_uri, made_with)}"
         )
+
+
+def refuse_longer_sequences(context: Context, planned: Mapping[str, PlannedStage]) -> None:
+    """Refuse rows longer than a staged base model reads, before a corpus is built for them.
+
+    Raises:
+        ConfigError: with the length it reads.
+    """
+    model = planned.get("model")
+    if model is None or model.artifact is None or "tokens" not in planned:
+        return
+    uri = model.artifact.uri_of(f"{MODEL_FOLDER}/config.json")
+    refuse_long_context(
+        json.loads(context.storage.read_bytes(uri)),
+        context.recipe.pretrain.data.sequence_length,
+        context.recipe.model.base,
+    )
 
 
 def describe_plan(planned: Sequence[PlannedStage]) -> str:

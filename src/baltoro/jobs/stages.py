@@ -37,7 +37,7 @@ class Context:
     @cached_property
     def listings(self) -> list[SourceListing]:
         """The recipe's sources, listed once per command."""
-        return list_sources(self.recipe.corpus, self.storage)
+        return list_sources(self.recipe.corpus, self.storage, self.recipe.storage.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ class Stage:
     ``inputs`` returns the flat ``{key: JSON value}`` that, with version and parents, is fingerprinted.
     ``version`` is raised when the same inputs would give other output, never for a refactoring.
     ``finish`` is what must hold beside the artifact (a registered model), done again for a stage that is
-    already built; what it returns is added to the stage's summary.
+    already built; what it returns is added to the stage's summary. ``check`` refuses, before anything is
+    built, what the build would refuse of its input.
     """
 
     name: str
@@ -81,3 +82,4 @@ class Stage:
     needs_ray: bool = True
     artifact_name: Callable[[Context], str] = _recipe_name
     finish: Finish | None = None
+    check: Callable[[Context], object] | None = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from baltoro.core.storage import is_local
@@ -33,7 +36,11 @@ def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only:
 def _next_steps(tracking_uri: str, export: str) -> list[str]:
     look = tracking_uri
     if tracking_uri.startswith("sqlite:"):
-        look = f"mlflow server --backend-store-uri {shlex.quote(tracking_uri)}"
+        program = "mlflow"
+        if shutil.which(program) is None:
+            # Baltoro was called by its path, in an environment that is not activated.
+            program = shlex.quote(str(Path(sys.executable).parent / program))
+        look = f"{program} server --backend-store-uri {shlex.quote(tracking_uri)}"
     folder = export
     fetch = []
     if not is_local(export):
@@ -63,7 +70,13 @@ def _model(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _tokenizer(summary: Mapping[str, Any]) -> list[str]:
-    return [f"vocabulary of {summary['vocabulary']:,}", str(summary["artifact"])]
+    asked = summary.get("vocabulary_asked", 0)
+    short = (
+        f" (tokenizer.vocab_size={asked:,}, but the sample has no more: add papers, or lower it)"
+        if summary["vocabulary"] < asked
+        else ""
+    )
+    return [f"vocabulary of {summary['vocabulary']:,}{short}", str(summary["artifact"])]
 
 
 def _tokens(summary: Mapping[str, Any]) -> list[str]:

@@ -93,7 +93,12 @@ def build_tokenizer(
     run.log_metrics({"tokenizer/vocabulary_tokens": len(built), "tokenizer/sample_bytes": sample_bytes})
     return StageOutput(
         counts={"vocabulary": len(built), "sample_bytes": sample_bytes},
-        summary={"vocabulary": len(built), "embedding_rows": rows, "tokenizer_fingerprint": fingerprint[:16]},
+        summary={
+            "vocabulary": len(built),
+            **({"vocabulary_asked": config.vocab_size} if config.origin == "train" else {}),
+            "embedding_rows": rows,
+            "tokenizer_fingerprint": fingerprint[:16],
+        },
         extra={
             "tokenizer_fingerprint": fingerprint,
             "folder": TOKENIZER_FOLDER,

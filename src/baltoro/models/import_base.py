@@ -7,6 +7,7 @@ unpickling or remote code. It is staged once, checksummed, and never fetched per
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from baltoro.core.errors import InputError
-from baltoro.core.storage import Storage, is_local, local_path
+from baltoro.core.storage import Storage, expand_user, is_local, local_path
 from baltoro.models.load import unmatched_names
 from baltoro.models.presets import PRESETS
 from baltoro.models.weights import (
@@ -83,7 +84,7 @@ def base_kind(base: str) -> BaseKind:
         return "preset"
     if "://" in base:
         return "path" if is_local(base) else "uri"
-    if Path(base).expanduser().exists() or base.startswith((".", "/", "~")):
+    if expand_user(Path(base)).exists() or base.startswith((".", "/", "~")):
         return "path"
     if _HUB_ID.match(base):
         return "hub"
@@ -94,9 +95,11 @@ def base_kind(base: str) -> BaseKind:
 
 def missing_base(base: str) -> InputError:
     """Return the error for a base that has not been imported, with the command that imports it."""
+    nearest = difflib.get_close_matches(base, PRESETS, n=1)
+    preset = f", or did you mean the preset {nearest[0]}? Presets are {', '.join(PRESETS)}" if nearest else ""
     return InputError(
         f"model.base={base}: is not staged under storage.root, and training never downloads; "
-        f"run `baltoro model import {base}` first"
+        f"run `baltoro model import {base}` first{preset}"
     )
 
 
@@ -135,7 +138,7 @@ def import_base_model(
         else:
             storage.download_file(source, origin)
     else:
-        origin, label = local_path(source).expanduser(), source
+        origin, label = expand_user(local_path(source)), source
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise InputError(f"{folder}: is not empty; give a new folder for the imported model")
@@ -217,7 +220,15 @@ def _download(hub_id: str) -> tuple[Path, str]:
     Offline, what the cache holds is taken.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    # HTTPError is what its client raises when the network is away; it has no other name there.
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     remedy = (
         "check the id, set HF_TOKEN for a gated model, HF_ENDPOINT for a mirror, or give the path of a copy: "
@@ -231,8 +242,15 @@ def _download(hub_id: str) -> tuple[Path, str]:
             safe = any(name.endswith(".safetensors") for name in names)
             patterns = [*_KEPT_PATTERNS, *(() if safe else _PICKLED_PATTERNS)]
             snapshot = Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (
+        HTTPError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        OSError,
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"model.base={hub_id}: cannot be downloaded ({reason}); {remedy}") from error
     return snapshot, f"{hub_id}@{snapshot.name}"
 

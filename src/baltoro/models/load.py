@@ -77,7 +77,7 @@ def plan_model(
     folder = Path(base)
     weight_files(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    _check_context(config, sequence_length, folder)
+    refuse_long_context(config.to_dict(), sequence_length, str(folder))
     vocabulary = map_vocabulary(
         AutoTokenizer.from_pretrained(folder, local_files_only=True),
         tokenizer,
@@ -91,18 +91,28 @@ def plan_model(
     return ModelPlan(config.to_dict(), weights=folder, vocabulary=vocabulary, seed=seed)
 
 
-def _check_context(config: Any, sequence_length: int, folder: Path) -> None:
-    context = getattr(config, "max_position_embeddings", None)
+def refuse_long_context(config: Mapping[str, Any], sequence_length: int, base: str) -> None:
+    """Refuse rows that are longer than a model reads.
+
+    Args:
+        config: the model's ``config.json``.
+        sequence_length: tokens of a row.
+        base: the model, as people named it.
+
+    Raises:
+        ConfigError: with the length that it reads.
+    """
+    context = config.get("max_position_embeddings")
     if context is not None and sequence_length > context:
         raise ConfigError(
-            f"sequence_length={sequence_length} is longer than the {context} positions {folder} was trained "
+            f"sequence_length={sequence_length} is longer than the {context} positions {base} was trained "
             f"for; lower it to at most {context}, or choose another model.base"
         )
-    window = getattr(config, "sliding_window", None)
-    if window is not None and getattr(config, "use_sliding_window", True) and sequence_length > window:
+    window = config.get("sliding_window")
+    if window is not None and config.get("use_sliding_window", True) and sequence_length > window:
         raise ConfigError(
             f"sequence_length={sequence_length} is longer than the attention window of {window} tokens that "
-            f"{folder} uses, which packed attention does not reproduce; lower it to at most {window}"
+            f"{base} uses, which packed attention does not reproduce; lower it to at most {window}"
         )
 
 

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _PARAM_MAX_CHARACTERS = 6000
 _RETRY_AFTER_SECONDS = 30.0
 _REGISTERED_TAG = "baltoro.alias_set"
+_DATABASE_TAG = "baltoro.database"
 _SQLITE = "sqlite:///"
 
 
@@ -77,10 +78,12 @@ class Tracker:
             with _alone_with(file):
                 self._client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
                 found = self._client.get_experiment_by_name(self.experiment)
+                if found is not None and file is not None and self._set_aside_if_moved(found, file):
+                    found = None
                 if found is None:
                     # Without a server nobody but us decides where files go: beside the database.
                     location = None if file is None else (file.parent.absolute() / "mlflow").as_uri()
-                    self._experiment_id = self._create_experiment(location)
+                    self._experiment_id = self._create_experiment(location, file)
                 else:
                     if found.lifecycle_stage == "deleted":
                         self._client.restore_experiment(found.experiment_id)
@@ -91,7 +94,27 @@ class Tracker:
                 "correct tracking.uri or MLFLOW_TRACKING_URI, start the server, or give sqlite:///FILE"
             ) from None
 
-    def _create_experiment(self, artifact_location: str | None) -> str:
+    def _set_aside_if_moved(self, found: Any, file: Path) -> bool:
+        """Rename an experiment whose files stand where its database was copied from.
+
+        MLflow keeps absolute places, and new runs would write their files into the old folder.
+        """
+        made_at = found.tags.get(_DATABASE_TAG)
+        if made_at is None or made_at == str(file.absolute()):
+            return False
+        aside = f"{self.experiment} (of {Path(made_at).parent}, {found.experiment_id})"
+        self._client.rename_experiment(found.experiment_id, aside)
+        logger.warning(
+            "the MLflow database %s was copied or moved from %s; its runs so far are kept as the experiment "
+            "%r, whose files stand in %s",
+            file,
+            made_at,
+            aside,
+            found.artifact_location,
+        )
+        return True
+
+    def _create_experiment(self, artifact_location: str | None, file: Path | None) -> str:
         from mlflow.exceptions import MlflowException
 
         try:
@@ -99,7 +122,10 @@ class Tracker:
                 self.experiment,
                 artifact_location=artifact_location,
                 # Opens the page that compares training runs, instead of the one for prompts and traces.
-                tags={"mlflow.experimentKind": "custom_model_development"},
+                tags={
+                    "mlflow.experimentKind": "custom_model_development",
+                    **({_DATABASE_TAG: str(file.absolute())} if file is not None else {}),
+                },
             )
         except MlflowException:
             # Another command may have created it between our look and our try.
@@ -365,6 +391,8 @@ def _settle_mlflow() -> None:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Each retry would be a line of its own before the one that says what happened.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # It prints tracebacks of what is told in one line here.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 

@@ -415,3 +415,19 @@ def test_local_artifacts_leave_no_stray_folders(tmp_path):
     second.publish(inputs=INPUTS, stage_version=1)
     folder = Path(first.artifact_uri)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", first.folder]
+
+
+def test_missing_and_shortened_files_are_named_by_one_listing(store):
+    artifact, storage = make(store), store.storage
+    store.check_files(artifact)
+    victim = artifact.manifest.files[0]
+    storage.write_bytes(artifact.uri_of(victim), b"")
+    with pytest.raises(
+        ArtifactError, match=r"was damaged after it was published: .* \(0 bytes instead of \d+\)"
+    ):
+        store.check_files(artifact)
+    storage.delete(artifact.uri_of(victim))
+    with pytest.raises(
+        ArtifactError, match=r"\(missing\); restore it from a copy, or delete the folder and run"
+    ):
+        store.check_files(artifact)

@@ -226,3 +226,24 @@ def test_overrides_set_exactly_what_they_name(values):
     for key, value in values.items():
         apply_override(data, f"s.{key}={to_yaml(value).removesuffix('...' + chr(10))}")
     assert data.get("s", {}) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("seed: " + "9" * 5000, "a value cannot be read"),
+        ("a: " + "[" * 5000, "is nested too deeply for a recipe; flatten it"),
+        (
+            "a: &a [x, x, x, x, x, x, x, x, x]\n"
+            + "".join(
+                f"{n}: &{n} [{', '.join([f'*{p}'] * 9)}]\n"
+                for p, n in zip("abcdefgh", "bcdefghi", strict=True)
+            ),
+            "holds more than 100,000 values once its aliases are written out",
+        ),
+    ],
+    ids=["digits", "depth", "aliases"],
+)
+def test_yaml_that_would_take_the_machine_down_is_refused(text, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        parse_yaml(text, "r.yaml")

@@ -95,3 +95,8 @@ def test_a_joined_key_is_below_its_folder_or_refused(parts):
         return
     assert absolute_uri(joined) == joined
     assert joined.startswith("/top/folder/")
+
+
+def test_the_home_of_a_user_who_does_not_exist_is_refused():
+    with pytest.raises(InputError, match=r"~nosuch/x: there is no user 'nosuch' here; write the whole path"):
+        absolute_uri("~nosuch/x")

@@ -159,6 +159,19 @@ def test_a_missing_folder_is_told_from_an_empty_one(tmp_path):
         list_source(0, SourceConfig(name="s", uri=str(tmp_path / "nowhere")), Storage())
 
 
+def test_what_begins_with_a_dot_and_the_storage_root_are_not_papers(tmp_path):
+    for name in ("a.md", ".dot.md", ".git/b.md", "workspace/corpus/geo/1/part.md", "workspace-of-ours/c.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# {name}\n")
+    source = SourceConfig(name="s", uri=str(tmp_path))
+    listing = list_source(0, source, Storage(), str(tmp_path / "workspace"))
+    assert [entry.key for entry in listing.objects] == ["a.md", "workspace-of-ours/c.md"]
+    inside = SourceConfig(name="s", uri=str(tmp_path / "workspace" / "corpus"))
+    assert len(list_source(0, inside, Storage(), str(tmp_path / "workspace")).objects) == 1
+    with pytest.raises(InputError, match=r"corpus.sources.0.uri: .* is storage.root itself"):
+        list_source(0, source, Storage(), str(tmp_path))
+
+
 def test_patterns_that_leave_nothing_are_refused(tmp_path):
     (tmp_path / "a.xml").write_text("<a/>")
     source = SourceConfig(name="s", uri=str(tmp_path), include=("*.mmd",))

@@ -35,6 +35,7 @@ def test_this_machine_can_run_the_tests(workplace):
 def test_a_working_recipe_has_no_problem(recipe, workplace):
     checks = by_name(check_recipe(recipe()))
     assert list(checks) == ["storage.root", "source papers", "mlflow", "cluster"]
+    assert checks["storage.root"].found.endswith("workspace keeps what publishing relies on")
     assert {check.status for check in checks.values()} == {"ok"}
     assert checks["source papers"].found == f"3 files, 0.0 MB at {workplace}/papers"
     assert checks["cluster"].found == "1 workers, needs 3 logical CPUs"

@@ -166,12 +166,18 @@ def test_a_value_on_the_command_line_is_yaml(text, value):
 def test_a_mistake_in_a_variable_names_the_variable(write):
     recipe = write(MINIMAL)
     message = mistake(recipe, environment={"BALTORO__PRETRAIN__STEPZ": "2"})
-    assert message.startswith(
-        "r.yaml with BALTORO__PRETRAIN__STEPZ: pretrain.stepz: unknown key, did you mean"
-    )
+    assert message.startswith("r.yaml: pretrain.stepz: unknown key, did you mean pretrain.steps?")
+    assert message.endswith("(from BALTORO__PRETRAIN__STEPZ)")
     assert "BALTORO__PRETRAIN__: such a variable is named BALTORO__SECTION__KEY" in mistake(
         recipe, environment={"BALTORO__PRETRAIN__": "2"}
     )
+
+
+def test_a_mistake_on_the_command_line_says_so_and_one_in_the_file_does_not(write):
+    recipe = write(MINIMAL + "pretrain: {steps: some}\n")
+    message = mistake(recipe, "corpus.filters.min_characters=few")
+    assert '"few" is not allowed: input should be a valid integer (from the command line)' in message
+    assert 'pretrain.steps: "some" is not allowed: input should be a valid integer\n' in message + "\n"
 
 
 def test_tracking_uri_comes_from_the_recipe_then_the_variable_then_the_root(write, workplace):

@@ -1,5 +1,6 @@
 """A plan says of each stage whether it is done, new or stale, and names exactly the keys that made it so."""
 
+import json
 import shutil
 from dataclasses import replace
 from importlib.metadata import version
@@ -9,7 +10,9 @@ import pytest
 
 from baltoro.core.config import dump_yaml
 from baltoro.core.errors import ArtifactError, BaltoroError, ConfigError
+from baltoro.core.storage import Storage
 from baltoro.jobs import runner
+from baltoro.jobs.model import import_model
 from baltoro.jobs.runner import describe_plan, execute, make_tracker, needed_stages, plan
 from baltoro.jobs.stages import Context
 from baltoro.jobs.tokenizer import markers
@@ -246,10 +249,10 @@ def test_a_batch_that_does_not_divide_is_told_before_anything_is_built(load):
         ("tokens", [], ["corpus", "tokenizer", "tokens"]),
         ("pretrain", [], EVERY_STAGE),
         ("model", ["model.base=./base"], ["model"]),
-        ("pretrain", ["model.base=./base"], ["corpus", "model", "tokenizer", "tokens", "pretrain"]),
+        ("pretrain", ["model.base=./base"], ["model", "corpus", "tokenizer", "tokens", "pretrain"]),
         ("tokens", ["model.base=./base"], ["corpus", "tokenizer", "tokens"]),
         ("tokenizer", ["model.base=./base", "tokenizer.from=base"], ["model", "tokenizer"]),
-        ("tokens", ["model.base=./b", "tokenizer.from=base"], ["corpus", "model", "tokenizer", "tokens"]),
+        ("tokens", ["model.base=./b", "tokenizer.from=base"], ["model", "corpus", "tokenizer", "tokens"]),
         ("pretrain", ["pins.corpus=x"], EVERY_STAGE),
         ("tokens", ["pins.tokens=x"], ["tokens"]),
         ("pretrain", ["pins.tokens=x"], EVERY_STAGE),
@@ -396,3 +399,42 @@ def test_a_stage_that_fails_publishes_nothing_and_ends_both_runs_as_failed(
     assert statuses(recipe, "model") == {"model": "new"}
     assert list((workplace / "workspace").rglob("*.safetensors")) == []
     assert [run.info.status for run in runs_of(make_tracker(recipe))] == ["FAILED", "FAILED"]
+
+
+# --------------------------------------------------------------------------------------------------
+# Refused before anything is built
+
+
+def test_more_workers_than_the_machine_can_hold_are_refused(load):
+    many = "cluster.workers=640", "pretrain.global_batch_tokens=655360"
+    with pytest.raises(ConfigError, match=r"cluster.workers: 640 processes are too many for the \d+ CPUs"):
+        plan(Context(load(*many)), "corpus")
+    plan(Context(load(*many, "cluster.local_cpus=642")), "corpus")
+    plan(Context(load(*many, "cluster.address=10.0.0.1:6379")), "corpus")
+
+
+def test_a_metadata_table_is_looked_into(load, workplace):
+    (workplace / "table.csv").write_text("year\n2020\n")
+    with pytest.raises(BaltoroError, match=r"table\.csv"):
+        plan(Context(load("corpus.sources.0.metadata={uri: table.csv, key: stem}")), "pretrain")
+
+
+def test_an_artifact_that_lost_a_file_is_not_done(load):
+    recipe = load()
+    build(recipe)
+    tokens = planned(recipe)["tokens"].artifact
+    Context(recipe).storage.delete(tokens.uri_of(tokens.manifest.files[0]))
+    with pytest.raises(
+        ArtifactError, match=r"tokens/geo/.* was damaged after it was published: .*\(missing\)"
+    ):
+        plan(Context(recipe), "pretrain")
+
+
+def test_rows_longer_than_a_staged_base_reads_are_refused(load, base_model, workplace):
+    override = f"model.base={base_model}"
+    import_model(Storage(), str(workplace / "workspace"), str(base_model), say=print)
+    plan(Context(load(override)), "pretrain")
+    context = json.loads((base_model / "config.json").read_text())["max_position_embeddings"]
+    long = f"pretrain.data.sequence_length={context * 2}", f"pretrain.global_batch_tokens={context * 8}"
+    with pytest.raises(ConfigError, match=rf"is longer than the {context} positions .*tiny-base was trained"):
+        plan(Context(load(override, *long)), "pretrain")

@@ -1,5 +1,8 @@
 """The closing lines say what came out, where it is, and what to do next."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from baltoro.jobs.summary import closing_lines
@@ -39,6 +42,18 @@ STAGES = {
 
 def lines(recipe, stages=STAGES, only=None):
     return closing_lines(recipe, stages, only).splitlines()
+
+
+@pytest.fixture(autouse=True)
+def activated(monkeypatch):
+    """The environment's programs are on the PATH."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+
+
+def test_programs_that_are_not_on_the_path_are_named_in_full(load, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    look = next(line for line in lines(load()) if "look at the run" in line)
+    assert look.startswith(f"  look at the run:   {Path(sys.executable).parent}/mlflow server --backend")
 
 
 def test_a_whole_run_is_told_stage_by_stage_with_what_to_do_next(load, workplace):
@@ -101,3 +116,12 @@ def test_commands_can_be_pasted_whatever_the_folder_is_called(load, workplace, f
 
     (command,) = [line for line in lines(load(f"storage.root={folder}")) if "mlflow server" in line]
     assert shlex.split(command.partition("run:")[2])[-1] == f"sqlite:///{workplace}/{folder}/mlflow.db"
+
+
+def test_a_vocabulary_that_the_corpus_could_not_fill_is_told(load):
+    stages = {"tokenizer": {"artifact": "/w/t", "vocabulary": 650, "vocabulary_asked": 2048}}
+    assert "tokenizer.vocab_size=2,048, but the sample has no more" in closing_lines(
+        load(), stages, "tokenizer"
+    )
+    stages["tokenizer"]["vocabulary"] = 2048
+    assert "vocab_size" not in closing_lines(load(), stages, "tokenizer")

@@ -184,7 +184,7 @@ def test_rows_of_a_parquet_table_are_records():
 @pytest.mark.parametrize(
     ("column", "detail"),
     [
-        (None, "no text column is named; set text_column to one of text, year"),
+        (None, "no text column is named; name one with text_column (it has text, year)"),
         ("body", "lacks the text column 'body'"),
     ],
 )

@@ -72,7 +72,7 @@ BOMB = (
         (b"\x89PNG\r\n\x1a\n\x00\x00", "a.xml", "binary", "a PNG picture"),
         (b"Melt\x00rises", "a.txt", "binary", "a NUL byte at offset 4"),
         (b"%PDF-1.5 ...", "a.pdf", "not_parsed", "a PDF; parse it first with GROBID, Nougat or Docling"),
-        (b"\x1f\x8b\x08\x00", "a.gz", "malformed_archive", "what stood before it was kept"),
+        (b"\x1f\x8b\x08\x00", "a.gz", "malformed_archive", "nothing of it could be kept"),
         (b"Not Found\n", "a.json", "malformed_json", "named .json but holds no JSON object"),
         (
             json.dumps({"title": "", "body_text": []}).encode(),

@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -112,7 +113,7 @@ def test_a_deleted_experiment_is_taken_up_again(tracker, mlflow_uri):
 
 def test_an_experiment_that_another_command_just_created_is_used(tracker, mlflow_uri):
     created = tracker.client.get_experiment_by_name("rocks").experiment_id
-    assert Tracker(mlflow_uri, "rocks", _client=tracker.client)._create_experiment(None) == created
+    assert Tracker(mlflow_uri, "rocks", _client=tracker.client)._create_experiment(None, None) == created
 
 
 @pytest.mark.parametrize(
@@ -374,3 +375,25 @@ def test_a_registry_that_refuses_keeps_the_export_and_says_what_to_do(tracker):
 def test_pickling_keeps_only_what_names_the_run():
     run = pickle.loads(pickle.dumps(StageRun("sqlite:////x.db", "abc")))
     assert (run.uri, run.run_id) == ("sqlite:////x.db", "abc")
+
+
+def test_a_copied_database_writes_beside_itself_and_keeps_the_old_runs(tracker, mlflow_uri, tmp_path, caplog):
+    with tracker.run("before"):
+        pass
+    there = tmp_path / "copy"
+    there.mkdir()
+    shutil.copy(sqlite_file(mlflow_uri), there / "mlflow.db")
+    moved = Tracker(f"sqlite:///{there / 'mlflow.db'}", "rocks")
+    moved.prepare()
+    assert "was copied or moved from" in caplog.text
+    with moved.run("after") as run:
+        run.log_bytes(b"x", "note.txt")
+    assert (there / "mlflow").exists()
+    found = moved.client.get_experiment_by_name("rocks")
+    assert found.artifact_location == (there / "mlflow").as_uri()
+    number = tracker.client.get_experiment_by_name("rocks").experiment_id
+    aside = moved.client.get_experiment_by_name(f"rocks (of {sqlite_file(mlflow_uri).parent}, {number})")
+    assert [run.info.run_name for run in moved.client.search_runs([aside.experiment_id])] == ["before"]
+    caplog.clear()
+    Tracker(moved.uri, "rocks").prepare()
+    assert not caplog.text, "told once"

@@ -29,7 +29,7 @@ from baltoro.core.storage.base import (
 from baltoro.core.storage.local import LocalStore
 from baltoro.core.storage.probe import ProbeCheck, ProbeReport, inspect, refuse_unfit
 from baltoro.core.storage.s3 import S3Store
-from baltoro.core.storage.uris import absolute_uri, check_key, is_local, join, local_path
+from baltoro.core.storage.uris import absolute_uri, check_key, expand_user, is_local, join, local_path
 
 __all__ = [
     "AlreadyExistsError",
@@ -41,6 +41,7 @@ __all__ = [
     "Storage",
     "StorageProfile",
     "absolute_uri",
+    "expand_user",
     "is_local",
     "join",
     "local_path",

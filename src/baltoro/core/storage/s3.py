@@ -32,7 +32,7 @@ from baltoro.core.storage.base import (
 )
 from baltoro.core.storage.local import replacing
 from baltoro.core.storage.s3_errors import error_code, explained
-from baltoro.core.storage.uris import S3_SCHEME, split_s3
+from baltoro.core.storage.uris import S3_SCHEME, expand_user, split_s3
 
 MULTIPART_THRESHOLD_BYTES = 64 << 20
 _PART_BYTES = 16 << 20
@@ -381,7 +381,8 @@ def _new_client(profile: StorageProfile) -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ProfileNotFound
 
-    if profile.ca_bundle is not None and not Path(profile.ca_bundle).expanduser().is_file():
+    bundle = expand_user(Path(profile.ca_bundle)) if profile.ca_bundle else None
+    if bundle is not None and not bundle.is_file():
         raise InputError(f"ca_bundle in storage.profiles: {profile.ca_bundle} is not a file; name a PEM file")
     own_endpoint = (
         profile.endpoint_url
@@ -403,7 +404,7 @@ def _new_client(profile: StorageProfile) -> Any:
         return session.client(
             "s3",
             endpoint_url=profile.endpoint_url,
-            verify=str(Path(profile.ca_bundle).expanduser()) if profile.ca_bundle else None,
+            verify=str(bundle) if bundle else None,
             config=config,
         )
     except ProfileNotFound as error:

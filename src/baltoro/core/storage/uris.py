@@ -60,6 +60,21 @@ def local_path(uri: str | Path) -> Path:
     return Path(text)
 
 
+def expand_user(path: Path) -> Path:
+    """Return a path with ``~`` or ``~user`` at its start replaced by that home.
+
+    Raises:
+        InputError: there is no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{path}: there is no user {path.parts[0].removeprefix('~')!r} here; write the whole path, or "
+            f"./{path} for a folder of that name"
+        ) from None
+
+
 def absolute_uri(path_or_uri: str | Path, base: str | Path | None = None) -> str:
     """Return the one form of a URI that means the same everywhere: an absolute path or ``s3://bucket/key``.
 
@@ -71,11 +86,11 @@ def absolute_uri(path_or_uri: str | Path, base: str | Path | None = None) -> str
     if not is_local(path_or_uri):
         bucket, key = split_s3(str(path_or_uri))
         return S3_SCHEME + bucket + ("/" + key.rstrip("/") if key.strip("/") else "")
-    path = local_path(path_or_uri).expanduser()
+    path = expand_user(local_path(path_or_uri))
     if not path.is_absolute() and base is not None:
         if not is_local(base):
             return join(str(base), *path.parts) if path.parts else absolute_uri(base)
-        path = local_path(base).expanduser() / path
+        path = expand_user(local_path(base)) / path
     # Not Path.resolve(): following links would rename what the person named.
     return os.path.abspath(path)  # noqa: PTH100
 
