@@ -325,5 +325,6 @@ def test_the_cut_into_tasks_changes_no_document_and_no_token(built, build, tmp_p
         for file in corpus.files("documents/")
         for row in pq.read_table(io.BytesIO(Storage().read_bytes(corpus.uri_of(file)))).to_pylist()
     ]
-    assert rows == documents(built)
+    # As text, since a score that does not apply is NaN, which equals nothing.
+    assert str(rows) == str(documents(built))
     assert checksums(tokens) == checksums(built.artifact("tokens"))

@@ -398,6 +398,7 @@ class ArtifactWriter:
         self._files: dict[str, ArtifactFile] = {}
         self._open = True
         self._may_be_published = False
+        self._shared = False
 
     def __enter__(self) -> Self:
         return self
@@ -412,11 +413,16 @@ class ArtifactWriter:
         """Return where to write a file of that name (which may have folders)."""
         return join(self.artifact_uri, self.folder, filename)
 
-    def adopt_folder(self, folder: str) -> None:
+    def adopt_folder(self, folder: str, *, shared: bool = False) -> None:
         """Take a sub-folder of the artifact that is already written as this writer's own.
 
         For a stage whose files must stand in place before it is known that they are the final ones, as the
         export of a training attempt does. Before the first file is named.
+
+        Args:
+            folder: its name.
+            shared: it is also that of an interrupted build, or of another one that runs now and writes the
+                same bytes, so it is left when this writer gives up.
 
         Raises:
             ArtifactError: a file was named already.
@@ -425,6 +431,7 @@ class ArtifactWriter:
             raise ArtifactError(f"{self.artifact_uri}: files were named under {self.folder} already")
         join(self.artifact_uri, folder)
         self.folder = folder
+        self._shared = shared
 
     def add_file(self, filename: str, *, rows: int, size_bytes: int, sha256: str) -> None:
         """Name a file that was written to :meth:`uri_for`.
@@ -529,7 +536,7 @@ class ArtifactWriter:
         """Remove this writer's files, unless they were published or may have been."""
         still_own = self._open and not self._may_be_published
         self._open = False
-        if not still_own:
+        if not still_own or self._shared:
             return
         self.store.storage.delete_folder(join(self.artifact_uri, self.folder))
 

@@ -7,6 +7,10 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from baltoro.core.config import StrictModel, execution, result, section
+from baltoro.corpus.cleaning.config import CleanConfig
+from baltoro.corpus.decontamination.config import DecontaminateConfig
+from baltoro.corpus.dedup.config import DedupConfig
+from baltoro.corpus.filters.config import FilterConfig
 from baltoro.papers.config import InputFormat, MetadataTableConfig, ReadLimits
 
 Style = Literal["k2", "galactica", "review", "plain"]
@@ -31,37 +35,6 @@ class SourceConfig(StrictModel):
     )
 
 
-class CleanConfig(StrictModel):
-    """Cleaning of a paper's structure, before rendering."""
-
-    control_characters: bool = result(
-        True, "remove control, zero-width and soft-hyphen characters from the text"
-    )
-    empty_blocks: bool = result(True, "remove blocks and sections that hold no text")
-
-
-class FilterConfig(StrictModel):
-    """Which rendered documents are kept."""
-
-    min_characters: int = result(200, "shorter documents are rejected, in characters", ge=1)
-    max_characters: int | None = result(None, "longer documents are rejected, in characters", ge=1)
-
-    @model_validator(mode="after")
-    def _range_is_not_empty(self) -> Self:
-        if self.max_characters is not None and self.max_characters < self.min_characters:
-            raise ValueError(
-                f"corpus.filters.max_characters: {self.max_characters} is below min_characters "
-                f"{self.min_characters}; no document could pass"
-            )
-        return self
-
-
-class DedupConfig(StrictModel):
-    """Which copies are removed."""
-
-    exact: bool = result(True, "keep one of the documents whose rendered text is identical")
-
-
 class SplitConfig(StrictModel):
     """Held-out documents, chosen by a hash that is stable as the corpus grows."""
 
@@ -80,6 +53,9 @@ class CorpusConfig(StrictModel):
     clean: CleanConfig = section(CleanConfig, "cleaning of the structure")
     filters: FilterConfig = section(FilterConfig, "which documents are kept")
     dedup: DedupConfig = section(DedupConfig, "which copies are removed")
+    decontaminate: DecontaminateConfig = section(
+        DecontaminateConfig, "evaluation sets that must not be learned from"
+    )
     splits: SplitConfig = section(SplitConfig, "train, validation and test")
     objects_per_task: int = execution(64, "files that one read task handles", ge=1)
     bytes_per_task: int = execution(64_000_000, "bytes of files that one read task handles at most", ge=1)

@@ -1,28 +1,46 @@
-"""One task's work, as a plain function: read some objects, clean, render and filter their papers.
+"""One task's work, as a plain function: read some objects, clean, render, judge and name their papers.
 
-The outcome is two Arrow tables, documents and rejects; every record read stands in exactly one of them.
+The outcome is documents and rejects, and every record read stands in exactly one of them; beside them the
+keys by which copies meet, and counts for the data card. Nothing here looks at more than one document.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from baltoro.core.storage import Storage
-from baltoro.corpus.clean import clean_paper
-from baltoro.corpus.config import CorpusConfig, FilterConfig
-from baltoro.corpus.exact_dedup import content_hash
+from baltoro.corpus.cleaning import clean_paper
+from baltoro.corpus.config import CorpusConfig
+from baltoro.corpus.decontamination.canaries import CanaryCounts, try_canaries
+from baltoro.corpus.decontamination.cut import CONTAMINATED, decontaminate
+from baltoro.corpus.decontamination.matcher import ItemIndex
+from baltoro.corpus.dedup.exact import content_hash
+from baltoro.corpus.dedup.keys import DocumentKeys, document_keys, key_table
+from baltoro.corpus.filters import (
+    FILTER_REASONS,
+    SCORE_SCHEMA,
+    decide,
+    facts_of,
+    keywords_of,
+    language_of,
+    parts_of,
+    score_document,
+)
 from baltoro.corpus.listing import Chunk
+from baltoro.corpus.words import words_of
 from baltoro.papers.metadata import ROW_KEY, MetadataTable
 from baltoro.papers.reader import read_object, reject_too_large
 from baltoro.papers.renderers import render
-from baltoro.papers.schema import REJECT_SCHEMA, Paper, Reject
+from baltoro.papers.schema import Paper, Reject
 
 DOCUMENT_SCHEMA = pa.schema(
     [
+        ("number", pa.int64()),
         ("paper_id", pa.string()),
         ("source", pa.string()),
         ("uri", pa.string()),
@@ -35,35 +53,92 @@ DOCUMENT_SCHEMA = pa.schema(
         ("doi", pa.string()),
         ("license", pa.string()),
         ("language", pa.string()),
+        ("language_confidence", pa.float32()),
+        ("declared_language", pa.string()),
         ("text", pa.string()),
         ("characters", pa.int64()),
         ("content_hash", pa.string()),
         ("metadata_row", pa.string()),
+        ("contaminated", pa.string()),
+        *(SCORE_SCHEMA.field(name) for name in SCORE_SCHEMA.names if name != "characters"),
     ]
 )
 """One rendered document per row; the corpus artifact adds the column ``split``.
 
-``metadata_row`` names the row of the source's metadata table that was joined, null where there is none.
+``number`` is the document's place in the listing (:func:`number_of`). ``language`` is what the prose was
+found to be written in, ``declared_language`` what the file says. ``metadata_row`` names the row of the
+source's metadata table that was joined; ``contaminated`` says which evaluation item was found and cut, or
+only reported; both are null where there is nothing to say. Then come the scores of ``corpus/filters``.
 """
 
-FILTER_REASONS: dict[str, str] = {
-    "empty_document": "nothing is left after cleaning and rendering",
-    "too_short": "fewer characters than corpus.filters.min_characters",
-    "too_long": "more characters than corpus.filters.max_characters",
+DOCUMENT_REASONS: dict[str, str] = {
+    **FILTER_REASONS,
+    CONTAMINATED: "holds an item of an evaluation set that must not be learned from",
 }
 """Every reason a readable paper can be refused for here, with its meaning."""
+
+RECORD_BITS = 24
+"""An object may hold 2^24 records; a document's number has its object's place in the bits above."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkOutcome:
-    """What became of one chunk: ``documents`` in :data:`DOCUMENT_SCHEMA`, ``rejects`` in REJECT_SCHEMA.
+    """What became of one chunk.
 
-    ``formats`` counts the papers that were read, by input format.
+    Attributes:
+        documents: in :data:`DOCUMENT_SCHEMA`, in the order of their numbers.
+        rejects: in :data:`REJECTED_SCHEMA`.
+        keys: the documents' rows in ``corpus/dedup``'s ``key_schema``.
+        cleaned: effects by cleaning rule, and papers with at least one.
+        canaries: how many planted evaluation items were found.
     """
 
     documents: pa.Table
     rejects: pa.Table
-    formats: dict[str, int]
+    keys: pa.Table
+    cleaned: Mapping[str, int]
+    cleaned_papers: Mapping[str, int]
+    canaries: CanaryCounts
+
+
+REJECTED_SCHEMA = pa.schema(
+    [("number", pa.int64())]
+    + [(name, pa.string()) for name in ("paper_id", "uri", "stage", "reason", "detail", "excerpt")]
+)
+"""A reject with its place in the listing and, where it has text, how that begins."""
+
+_EXCERPT_CHARACTERS = 300
+
+
+def number_of(object_place: int, record: int) -> int:
+    """Return a document's number: ascending in the listing's order, whatever the cut into tasks.
+
+    Args:
+        object_place: place of its object among all objects of the listing, from 0.
+        record: place of its record in the object, from 0.
+    """
+    return (object_place << RECORD_BITS) | record
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of one paper: a document with its keys, or a reject.
+
+    Attributes:
+        number: its place in the listing.
+        effects: what cleaning did, by rule.
+        text: the rendered document; empty for a record that could not be read.
+        document: a row of :data:`DOCUMENT_SCHEMA`.
+        keys: by which its copies are found.
+        reject: why it is not used.
+    """
+
+    number: int
+    effects: Mapping[str, int] = field(default_factory=dict)
+    text: str = ""
+    document: dict[str, Any] | None = None
+    keys: DocumentKeys | None = None
+    reject: Reject | None = None
 
 
 def process_chunk(
@@ -71,6 +146,9 @@ def process_chunk(
     config: CorpusConfig,
     storage: Storage,
     metadata: Mapping[str, MetadataTable],
+    *,
+    index: ItemIndex | None = None,
+    canaries: Sequence[int] = (),
 ) -> ChunkOutcome:
     """Turn the objects of a chunk into documents and rejects.
 
@@ -79,22 +157,21 @@ def process_chunk(
         config: the recipe's corpus section.
         storage: opens the objects.
         metadata: metadata table by source name, where the source has one.
+        index: the evaluation items that must not be learned from, if any.
+        canaries: those of them that are planted in copies of this chunk's documents, to measure recall.
 
     Raises:
         BaltoroError: an object that was listed cannot be read any more, or was replaced; the build stops,
             since a paper would otherwise vanish, or another stand under the listed fingerprint.
     """
     source = config.sources[chunk.source_index]
-    documents: list[dict[str, Any]] = []
-    rejects: list[Reject] = []
-    formats: dict[str, int] = {}
-    for entry in chunk.objects:
+    judged: list[Judged] = []
+    for place, entry in enumerate(chunk.objects, chunk.first_object):
         if entry.size_bytes > config.limits.max_object_bytes:
-            rejects.append(
-                reject_too_large(
-                    entry.size_bytes, key=entry.key, uri=entry.uri, source=source.name, limits=config.limits
-                )
+            refused = reject_too_large(
+                entry.size_bytes, key=entry.key, uri=entry.uri, source=source.name, limits=config.limits
             )
+            judged.append(Judged(number_of(place, 0), reject=refused))
             continue
         records = read_object(
             storage.read_bytes(entry.uri, etag=entry.etag),
@@ -107,37 +184,84 @@ def process_chunk(
             metadata=metadata.get(source.name),
             limits=config.limits,
         )
-        for record in records:
-            if isinstance(record, Reject):
-                rejects.append(record)
-                continue
-            formats[record.format] = formats.get(record.format, 0) + 1
-            outcome = make_document(clean_paper(record, config.clean), source.style, config.filters)
-            if isinstance(outcome, Reject):
-                rejects.append(outcome)
-            else:
-                documents.append(outcome)
+        for position, record in enumerate(records):
+            number = number_of(place, position)
+            judged.append(
+                Judged(number, reject=record)
+                if isinstance(record, Reject)
+                else judge_paper(record, number, source.style, config, index)
+            )
+    documents = [entry.document for entry in judged if entry.document is not None]
+    found = CanaryCounts()
+    if index is not None:
+        texts = [document["text"] for document in documents]
+        found = try_canaries(index, canaries, texts, config.decontaminate.canaries)
     return ChunkOutcome(
         documents=pa.Table.from_pylist(documents, schema=DOCUMENT_SCHEMA),
         rejects=pa.Table.from_pylist(
-            [{name: getattr(reject, name) for name in REJECT_SCHEMA.names} for reject in rejects],
-            schema=REJECT_SCHEMA,
+            [_reject_row(entry, entry.reject) for entry in judged if entry.reject is not None],
+            schema=REJECTED_SCHEMA,
         ),
-        formats=formats,
+        keys=key_table([entry.keys for entry in judged if entry.keys is not None], config.dedup),
+        cleaned=_sum(entry.effects for entry in judged),
+        cleaned_papers=Counter(rule for entry in judged for rule in entry.effects),
+        canaries=found,
     )
 
 
-def make_document(paper: Paper, style: str, filters: FilterConfig) -> dict[str, Any] | Reject:
-    """Render a paper and apply the filters; return a row of :data:`DOCUMENT_SCHEMA`, or why not."""
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for entry in counts:
+        total.update(entry)
+    return total
+
+
+def _reject_row(judged: Judged, reject: Reject) -> dict[str, Any]:
+    row = {name: getattr(reject, name) for name in ("paper_id", "uri", "stage", "reason", "detail")}
+    return {"number": judged.number, **row, "excerpt": judged.text[:_EXCERPT_CHARACTERS] or None}
+
+
+def judge_paper(
+    paper: Paper, number: int, style: str, config: CorpusConfig, index: ItemIndex | None = None
+) -> Judged:
+    """Clean a paper in place, render it, and say whether it becomes a document.
+
+    Args:
+        paper: as read.
+        number: its place in the listing, from :func:`number_of`.
+        style: how it is rendered.
+        config: the recipe's corpus section.
+        index: the evaluation items that must not be learned from, if any.
+    """
+    effects = clean_paper(paper, config.clean)
     text = render(paper, style)
-    length = len(text)
-    if not text.strip():
-        return _refuse(paper, "empty_document", f"format {paper.format}")
-    if length < filters.min_characters:
-        return _refuse(paper, "too_short", f"{length} characters, at least {filters.min_characters} wanted")
-    if filters.max_characters is not None and length > filters.max_characters:
-        return _refuse(paper, "too_long", f"{length} characters, at most {filters.max_characters} wanted")
-    return {
+    words = words_of(text)
+
+    def refused(stage: str, reason: str, detail: str) -> Judged:
+        reject = Reject(paper_id=paper.paper_id, uri=paper.uri, stage=stage, reason=reason, detail=detail)
+        return Judged(number, effects, text, reject=reject)
+
+    contaminated = None
+    if index is not None and (found := index.find(words, text)):
+        outcome = decontaminate(text, found, config.decontaminate)
+        if outcome.text is None:
+            return refused("decontaminate", CONTAMINATED, outcome.detail)
+        contaminated = f"{outcome.done}: {outcome.detail}"
+        text, words = outcome.text, words_of(outcome.text)
+    parts = parts_of(text, words)
+    facts = facts_of(paper, language_of(text, words, parts))
+    keywords = keywords_of(config.filters.keywords.any_of)
+    scores = score_document(text, words, facts, parts=parts, keywords=keywords)
+    verdict = decide(scores, facts, config.filters)
+    if verdict is not None:
+        return refused("filter", verdict.reason, verdict.detail)
+    hashed = content_hash(text)
+    keys = document_keys(
+        paper, words, document=number, content_hash=hashed, characters=len(text), config=config.dedup
+    )
+    document = {
+        **scores,
+        "number": number,
         "paper_id": paper.paper_id,
         "source": paper.source,
         "uri": paper.uri,
@@ -149,13 +273,13 @@ def make_document(paper: Paper, style: str, filters: FilterConfig) -> dict[str, 
         "venue": paper.venue,
         "doi": paper.doi,
         "license": paper.license,
-        "language": paper.language,
+        "language": facts.language,
+        "language_confidence": facts.language_confidence,
+        "declared_language": paper.language,
         "text": text,
-        "characters": length,
-        "content_hash": content_hash(text),
+        "characters": len(text),
+        "content_hash": hashed,
         "metadata_row": paper.extra.get(ROW_KEY),
+        "contaminated": contaminated,
     }
-
-
-def _refuse(paper: Paper, reason: str, detail: str) -> Reject:
-    return Reject(paper_id=paper.paper_id, uri=paper.uri, stage="filter", reason=reason, detail=detail)
+    return Judged(number, effects, text, document, keys)

@@ -35,11 +35,16 @@ class SourceListing:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The objects one read task handles; ``index`` orders the chunks of a build."""
+    """The objects one read task handles.
+
+    ``index`` orders the chunks of a build; ``first_object`` is the place of the first object among all
+    objects of all sources, which no cut changes.
+    """
 
     index: int
     source_index: int
     objects: tuple[ObjectInfo, ...]
+    first_object: int = 0
 
 
 def list_sources(config: CorpusConfig, storage: Storage, root_uri: str = "") -> list[SourceListing]:
@@ -113,17 +118,23 @@ def chunk_listings(
 
     The cut depends only on the listing and the two limits, so a repeated build makes the same files.
     """
-    index = 0
+    index = first_object = 0
+
+    def cut(source_index: int, pending: list[ObjectInfo]) -> Chunk:
+        nonlocal index, first_object
+        chunk = Chunk(index, source_index, tuple(pending), first_object)
+        index, first_object = index + 1, first_object + len(pending)
+        return chunk
+
     for source_index, listing in enumerate(listings):
         pending: list[ObjectInfo] = []
         pending_bytes = 0
         for entry in listing.objects:
             full = len(pending) >= objects_per_task or pending_bytes + entry.size_bytes > bytes_per_task
             if pending and full:
-                yield Chunk(index, source_index, tuple(pending))
-                index, pending, pending_bytes = index + 1, [], 0
+                yield cut(source_index, pending)
+                pending, pending_bytes = [], 0
             pending.append(entry)
             pending_bytes += entry.size_bytes
         if pending:
-            yield Chunk(index, source_index, tuple(pending))
-            index += 1
+            yield cut(source_index, pending)

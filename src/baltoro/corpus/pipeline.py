@@ -1,21 +1,29 @@
-"""The corpus stage on a cluster: Ray Data spreads the chunks, the driver joins what must be joined.
+"""The corpus stage on a cluster: Ray Data spreads the tasks of each pass, files hand over between passes.
 
-Two passes. The first reads, cleans, renders and filters each chunk and stages its documents in the
-artifact's own writer folder; only identities, hashes and reasons come back to the driver. With all
-hashes known, the driver picks the copies that stay and draws the splits; the second pass writes the
-final parts. Texts never pass through the driver, and since chunks, rows and choices depend only on the
-listing and the recipe, a repeated build writes the same bytes.
+1. ``records``: read, clean, render, decontaminate, filter each chunk of objects; stage its documents, its
+   records (who was read, what became of it) and the keys by which copies meet, sorted by partition.
+2. ``edges``: per partition of the keys, the verified pairs of copies in it.
+3. ``decisions``: one task joins the pairs to clusters and says who gives way to whom.
+4. ``written``: per chunk, the final part without the copies, with splits.
+
+No process holds the corpus, nor all keys; texts are read and written by the tasks alone. What a task has
+finished stays finished when a build is killed (:mod:`baltoro.corpus.work`). Chunks, rows and choices depend
+only on listing and recipe, so a repeated build writes the same bytes, and the cut into chunks changes
+neither documents nor their order.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import pickle
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
@@ -23,12 +31,26 @@ from tqdm import tqdm
 
 from baltoro.core.artifacts import ArtifactWriter
 from baltoro.core.errors import ArtifactError
-from baltoro.core.storage import Storage
+from baltoro.core.storage import Storage, join
 from baltoro.corpus.config import CorpusConfig
-from baltoro.corpus.documents import DOCUMENT_SCHEMA, process_chunk
-from baltoro.corpus.exact_dedup import DUPLICATE_SCHEMA, find_exact_duplicates
+from baltoro.corpus.decontamination.canaries import (
+    CanaryCounts,
+    MissedCanary,
+    canaries_of_chunk,
+    choose_canaries,
+)
+from baltoro.corpus.decontamination.matcher import ItemIndex
+from baltoro.corpus.dedup.clusters import KEPT, LEVELS, Edges, clusters_of, find_edges
+from baltoro.corpus.dedup.records import DECISION_SCHEMA, DUPLICATE_SCHEMA
+from baltoro.corpus.documents import (
+    DOCUMENT_SCHEMA,
+    ChunkOutcome,
+    number_of,
+    process_chunk,
+)
 from baltoro.corpus.listing import Chunk, SourceListing, chunk_listings
 from baltoro.corpus.splits import split_of
+from baltoro.corpus.work import STAGING, WorkArea, parquet_bytes
 from baltoro.papers.metadata import MetadataTable
 from baltoro.papers.schema import REJECT_SCHEMA
 
@@ -45,14 +67,19 @@ _RECORD_COLUMNS = (
     "characters",
     "content_hash",
     "metadata_row",
+    "contaminated",
 )
 
 RECORD_SCHEMA = pa.schema(
-    [("chunk", pa.int32()), ("row", pa.int32()), ("paper_id", pa.string()), ("uri", pa.string())]
+    [("number", pa.int64()), ("paper_id", pa.string()), ("uri", pa.string())]
     + [DOCUMENT_SCHEMA.field(name) for name in _RECORD_COLUMNS]
-    + [("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+    + [("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string()), ("excerpt", pa.string())]
 )
-"""What the first pass reports per record: documents have a ``row``, rejects a ``reason``; never text."""
+"""What the first pass says of each record: rejects have a ``reason``, and the text's beginning."""
+
+_PARTITION_BYTES = 32_000_000
+_MOST_PARTITIONS = 1024
+_DECISIONS_PER_ROW_GROUP = 1 << 16
 
 
 @dataclass(slots=True)
@@ -63,9 +90,9 @@ class CorpusSummary:
     kept: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
+    contaminated: int = 0
     documents_by_split: dict[str, int] = field(default_factory=dict)
     text_bytes: int = 0
-    characters: int = 0
 
 
 def run_chunks(function: Any, rows: Sequence[Mapping[str, Any]], *, what: str) -> Iterator[pa.Table]:
@@ -106,79 +133,163 @@ def keep_console_clean() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
+@dataclass(frozen=True)
 class ReadTask:
-    """First pass over one chunk: stage its documents, report its records."""
+    """First pass over one chunk: stage its documents and keys, and last its records."""
 
-    def __init__(
-        self, config: CorpusConfig, storage: Storage, metadata: Mapping[str, MetadataTable], staging_uri: str
-    ) -> None:
-        self._config = config
-        self._storage = storage
-        self._metadata = metadata
-        self._staging_uri = staging_uri
+    area: WorkArea
+    config: CorpusConfig
+    storage: Storage
+    metadata: Mapping[str, MetadataTable]
+    index: ItemIndex | None
+    canaries: Sequence[int]
+    chunks: int
+    partitions: int
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Process the pickled chunks of a batch; returns rows in :data:`RECORD_SCHEMA`."""
-        return pa.concat_tables(
-            [self.read_chunk(pickle.loads(data)) for data in batch.column("chunk").to_pylist()]
+        """Process the pickled chunks of a batch; returns the chunks' numbers."""
+        chunks = [pickle.loads(data) for data in batch.column("chunk").to_pylist()]
+        for chunk in chunks:
+            self.read_chunk(chunk)
+        return pa.table({"index": [chunk.index for chunk in chunks]})
+
+    def read_chunk(self, chunk: Chunk) -> None:
+        """Process one chunk."""
+        canaries = canaries_of_chunk(self.canaries, chunk.index, self.chunks)
+        outcome = process_chunk(
+            chunk, self.config, self.storage, self.metadata, index=self.index, canaries=canaries
+        )
+        self.area.write("documents", chunk.index, outcome.documents)
+        self.area.write_partitions("keys", chunk.index, outcome.keys, self.partitions)
+        self.area.write(
+            "records", chunk.index, records_of(outcome, self.config.sources[chunk.source_index].name)
         )
 
-    def read_chunk(self, chunk: Chunk) -> pa.Table:
-        """Process one chunk and return its records."""
-        outcome = process_chunk(chunk, self._config, self._storage, self._metadata)
-        documents = outcome.documents
-        if documents.num_rows:
-            self._storage.write_bytes(staged_uri(self._staging_uri, chunk.index), parquet_bytes(documents))
-        count = documents.num_rows
-        kept = documents.select(["paper_id", "uri", *_RECORD_COLUMNS])
-        kept = kept.add_column(0, "chunk", pa.array([chunk.index] * count, pa.int32()))
-        kept = kept.add_column(1, "row", pa.array(range(count), pa.int32()))
-        refused = outcome.rejects
-        refused = refused.append_column("chunk", pa.array([chunk.index] * refused.num_rows, pa.int32()))
-        refused = refused.append_column(
-            "source",
-            pa.array([self._config.sources[chunk.source_index].name] * refused.num_rows, pa.string()),
+
+def records_of(outcome: ChunkOutcome, source: str) -> pa.Table:
+    """Return a chunk's records in :data:`RECORD_SCHEMA`; its counts stand in the table's metadata."""
+    kept = outcome.documents.select(["number", "paper_id", "uri", *_RECORD_COLUMNS])
+    refused = outcome.rejects.append_column(
+        "source", pa.array([source] * outcome.rejects.num_rows, pa.string())
+    )
+    counts = {
+        "cleaned": outcome.cleaned,
+        "cleaned_papers": outcome.cleaned_papers,
+        "canaries": {
+            "planted": outcome.canaries.planted,
+            "found": outcome.canaries.found,
+            "missed": [
+                [missed.set_name, missed.item_id, missed.length_class, missed.planted]
+                for missed in outcome.canaries.missed
+            ],
+        },
+    }
+    table = pa.concat_tables([_complete(kept), _complete(refused)]).sort_by("number")
+    return table.replace_schema_metadata({"counts": json.dumps(counts)})
+
+
+def _complete(table: pa.Table) -> pa.Table:
+    for entry in RECORD_SCHEMA:
+        if entry.name not in table.column_names:
+            table = table.append_column(entry, pa.nulls(table.num_rows, entry.type))
+    return table.select(RECORD_SCHEMA.names).cast(RECORD_SCHEMA)
+
+
+@dataclass(frozen=True)
+class EdgeTask:
+    """Second pass over one partition of the keys: the pairs of copies in it."""
+
+    area: WorkArea
+    config: CorpusConfig
+    chunks: int
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Find the edges of the partitions of a batch."""
+        for partition in batch.column("index").to_pylist():
+            rows = self.area.read_partition("keys", range(self.chunks), partition)
+            self.area.write("edges", partition, find_edges(rows, self.config.dedup).to_table())
+        return batch.select(["index"])
+
+
+@dataclass(frozen=True)
+class DecideTask:
+    """Third pass, one task: who gives way to whom."""
+
+    area: WorkArea
+    chunks: int
+    partitions: int
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Join all edges and write the decisions, in the order of the documents' numbers."""
+        edges = Edges.from_tables([self.area.read("edges", index) for index in range(self.partitions)])
+        clusters = clusters_of(edges)
+        # Only the names of documents that have copies are held here.
+        names = [DECISION_SCHEMA.empty_table().select(["number", "paper_id", "uri"])]
+        for table in self.area.read_all("records", range(self.chunks), ["number", "paper_id", "uri"]):
+            mask = np.isin(table.column("number").to_numpy(), clusters.documents)
+            if mask.any():
+                names.append(table.filter(pa.array(mask)).replace_schema_metadata())
+        members = pa.concat_tables(names).sort_by("number")
+        paper_ids = members.column("paper_id").combine_chunks()
+        kinds = np.array([*LEVELS, "kept"], dtype=object)
+        assert len(LEVELS) == KEPT
+        decisions = members.append_column(
+            "kept_paper_id", paper_ids.take(pa.array(np.searchsorted(clusters.documents, clusters.kept)))
         )
-        tables = [_complete(kept), _complete(refused)]
-        return pa.concat_tables(tables)
+        decisions = decisions.append_column("kind", pa.array(kinds[clusters.levels].tolist(), pa.string()))
+        decisions = decisions.append_column(
+            "cluster", paper_ids.take(pa.array(np.searchsorted(clusters.documents, clusters.clusters)))
+        )
+        sink = pa.BufferOutputStream()
+        pq.write_table(decisions.cast(DECISION_SCHEMA), sink, row_group_size=_DECISIONS_PER_ROW_GROUP)
+        self.area.storage.write_bytes(self.area.place("decisions", 0), bytes(sink.getvalue()))
+        return batch.select(["index"])
 
 
+def decisions_of(area: WorkArea, chunk: Chunk) -> pa.Table:
+    """Return the decisions about the documents of one chunk."""
+    first = number_of(chunk.first_object, 0)
+    end = number_of(chunk.first_object + len(chunk.objects), 0)
+    with area.storage.open(area.place("decisions", 0)) as file:
+        return pq.read_table(file, filters=[("number", ">=", first), ("number", "<", end)])
+
+
+@dataclass(frozen=True)
 class WriteTask:
-    """Second pass over one chunk: keep the chosen rows, add the split, write the final part."""
+    """Last pass over one chunk: leave out the copies, add the split, write the final part."""
 
-    def __init__(self, storage: Storage, staging_uri: str, documents_uri: str) -> None:
-        self._storage = storage
-        self._staging_uri = staging_uri
-        self._documents_uri = documents_uri
+    area: WorkArea
+    config: CorpusConfig
+    documents_uri: str
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Write the parts of a batch; returns name, rows, size_bytes, sha256, text_bytes of each."""
-        return pa.Table.from_pylist([self.write_part(row) for row in batch.to_pylist()])
+        """Write the parts of the pickled chunks of a batch."""
+        chunks = [pickle.loads(data) for data in batch.column("chunk").to_pylist()]
+        for chunk in chunks:
+            self.write_part(chunk)
+        return pa.table({"index": [chunk.index for chunk in chunks]})
 
-    def write_part(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Write one part from its staged documents."""
-        import hashlib
-
-        staged = pq.read_table(
-            pa.BufferReader(self._storage.read_bytes(staged_uri(self._staging_uri, row["chunk"])))
-        )
-        part = staged.take(pa.array(row["rows"], pa.int64()))
-        part = part.append_column("split", pa.array(row["splits"], pa.string())).cast(CORPUS_SCHEMA)
+    def write_part(self, chunk: Chunk) -> None:
+        """Write one part, and last what it holds."""
+        staged = self.area.read("documents", chunk.index)
+        decisions = decisions_of(self.area, chunk)
+        gone = decisions.filter(pa.compute.not_equal(decisions.column("kind"), "kept"))
+        mask = np.isin(staged.column("number").to_numpy(), gone.column("number").to_numpy(), invert=True)
+        part = staged.filter(pa.array(mask))
+        splits = [split_of(hashed, self.config.splits) for hashed in part.column("content_hash").to_pylist()]
+        part = part.append_column("split", pa.array(splits, pa.string())).cast(CORPUS_SCHEMA)
         data = parquet_bytes(part)
-        self._storage.write_bytes(f"{self._documents_uri}/{part_name(row['chunk'])}", data)
+        if part.num_rows:
+            self.area.storage.write_bytes(join(self.documents_uri, part_name(chunk.index)), data)
         text_bytes = sum(len(text.encode()) for text in part.column("text").to_pylist())
-        return {
-            "chunk": row["chunk"],
+        row = {
             "rows": part.num_rows,
             "size_bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
             "text_bytes": text_bytes,
+            "splits": json.dumps(Counter(splits)),
         }
-
-
-def staged_uri(staging_uri: str, chunk_index: int) -> str:
-    """Return where the first pass keeps the documents of a chunk."""
-    return f"{staging_uri}/chunk-{chunk_index:06d}.parquet"
+        self.area.write("written", chunk.index, pa.Table.from_pylist([row]))
 
 
 def part_name(chunk_index: int) -> str:
@@ -186,37 +297,36 @@ def part_name(chunk_index: int) -> str:
     return f"part-{chunk_index:06d}.parquet"
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """Return a table as Parquet (zstd), the same bytes for the same rows."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=1024)
-    return bytes(sink.getvalue())
-
-
-def _complete(table: pa.Table) -> pa.Table:
-    missing = [entry for entry in RECORD_SCHEMA if entry.name not in table.column_names]
-    for entry in missing:
-        table = table.append_column(entry, pa.nulls(table.num_rows, entry.type))
-    return table.select(RECORD_SCHEMA.names).cast(RECORD_SCHEMA)
-
-
 @dataclass(slots=True)
 class CorpusBuild:
-    """A finished build before it is published; its document parts are already named in the writer."""
+    """A finished build before it is published; its document parts are already named in the writer.
+
+    ``records`` has one row per record read, ``duplicates`` one per document that gave way.
+    """
 
     summary: CorpusSummary
     records: pa.Table
     duplicates: pa.Table
+    cleaned: dict[str, int]
+    cleaned_papers: dict[str, int]
+    canaries: CanaryCounts
 
 
-def build_documents(
+def work_folder(config: CorpusConfig) -> str:
+    """Return the name of the folder that builds of one corpus with one cut into tasks share."""
+    cut = f"{config.objects_per_task}-{config.bytes_per_task}"
+    return f"b-{hashlib.sha256(cut.encode()).hexdigest()[:16]}"
+
+
+def build_documents(  # noqa: PLR0917  (each is a thing of its own that the caller has at hand)
     config: CorpusConfig,
     listings: Sequence[SourceListing],
     storage: Storage,
     metadata: Mapping[str, MetadataTable],
+    index: ItemIndex | None,
     writer: ArtifactWriter,
 ) -> CorpusBuild:
-    """Run both passes and register the written files with the artifact's writer.
+    """Run all passes, as far as they are not finished, and name the written files in the artifact's writer.
 
     Raises:
         ArtifactError: the accounting does not balance (read = kept + rejected + duplicates).
@@ -226,113 +336,98 @@ def build_documents(
             listings, objects_per_task=config.objects_per_task, bytes_per_task=config.bytes_per_task
         )
     )
-    staging_uri = writer.uri_for("staged")
-    read_task = ReadTask(config, storage, metadata, staging_uri)
-    rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
-    tables = list(run_chunks(read_task, rows, what="reading papers"))
-    records = pa.concat_tables([RECORD_SCHEMA.empty_table(), *tables]).sort_by(
-        [("chunk", "ascending"), ("row", "ascending"), ("paper_id", "ascending")]
-    )
-    selection = select_documents(records, config)
-    write_rows = [
-        {"chunk": chunk, "rows": [r for r, _ in picked], "splits": [s for _, s in picked]}
-        for chunk, picked in sorted(selection.picked.items())
-    ]
-    write_task = WriteTask(storage, staging_uri, writer.uri_for("documents"))
-    written = sorted(
-        (
-            row
-            for table in run_chunks(write_task, write_rows, what="writing documents")
-            for row in table.to_pylist()
-        ),
-        key=lambda row: row["chunk"],
-    )
-    for row in written:
-        writer.add_file(
-            f"documents/{part_name(row['chunk'])}",
-            rows=row["rows"],
-            size_bytes=row["size_bytes"],
-            sha256=row["sha256"],
-        )
-    for chunk in set(records.column("chunk").to_pylist()):
-        storage.delete(staged_uri(staging_uri, chunk))
-    summary = summarise(records, selection, sum(row["text_bytes"] for row in written))
-    if summary.kept != sum(row["rows"] for row in written):
-        raise ArtifactError(
-            f"the corpus lost documents while writing: {summary.kept} kept, "
-            f"{sum(row['rows'] for row in written)} written; please report this with the recipe"
-        )
-    return CorpusBuild(summary, records, selection.duplicates)
+    size_bytes = sum(listing.size_bytes for listing in listings)
+    partitions = min(_MOST_PARTITIONS, 1 + size_bytes // _PARTITION_BYTES)
+    area = WorkArea(storage, writer.uri_for(STAGING))
+    documents_uri = writer.uri_for("documents")
+    by_chunk = [{"index": chunk.index, "chunk": pickle.dumps(chunk)} for chunk in chunks]
+    canaries = choose_canaries(index, config.decontaminate.canaries) if index is not None else ()
+    read = ReadTask(area, config, storage, metadata, index, canaries, len(chunks), partitions)
+    run_pass(area, "records", read, by_chunk, what="reading papers")
+    edges = EdgeTask(area, config, len(chunks))
+    run_pass(area, "edges", edges, [{"index": n} for n in range(partitions)], what="finding copies")
+    decide = DecideTask(area, len(chunks), partitions)
+    run_pass(area, "decisions", decide, [{"index": 0}], what="choosing among copies")
+    write = WriteTask(area, config, documents_uri)
+    run_pass(area, "written", write, by_chunk, what="writing documents")
+    return collect(area, len(chunks), writer)
 
 
-@dataclass(slots=True)
-class Selection:
-    """Which rows of which chunk stay, with their split, and which gave way to a copy."""
-
-    picked: dict[int, list[tuple[int, str]]]
-    duplicates: pa.Table
-    splits: Counter[str]
-
-
-def select_documents(records: pa.Table, config: CorpusConfig) -> Selection:
-    """Choose among copies and draw the splits; depends only on ids and hashes, not on their order."""
-    documents = [row for row in records.to_pylist() if row["reason"] is None]
-    replaced: dict[str, str] = {}
-    if config.dedup.exact:
-        replaced = find_exact_duplicates((row["paper_id"], row["content_hash"]) for row in documents)
-    picked: dict[int, list[tuple[int, str]]] = {}
-    splits: Counter[str] = Counter()
-    duplicates = []
-    for row in documents:
-        if row["paper_id"] in replaced:
-            duplicates.append(
-                {
-                    "paper_id": row["paper_id"],
-                    "uri": row["uri"],
-                    "kept_paper_id": replaced[row["paper_id"]],
-                    "kind": "exact",
-                }
-            )
-            continue
-        split = split_of(row["content_hash"], config.splits)
-        splits[split] += 1
-        picked.setdefault(row["chunk"], []).append((row["row"], split))
-    return Selection(picked, pa.Table.from_pylist(duplicates, schema=DUPLICATE_SCHEMA), splits)
+def run_pass(
+    area: WorkArea,
+    name: str,
+    function: Callable[[pa.Table], pa.Table],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    what: str,
+) -> None:
+    """Run the tasks of a pass whose file is not there yet."""
+    finished = area.finished(name)
+    for _ in run_chunks(function, [row for row in rows if row["index"] not in finished], what=what):
+        pass
 
 
-def summarise(records: pa.Table, selection: Selection, text_bytes: int) -> CorpusSummary:
-    """Count a build and check that every record is accounted for.
+def collect(area: WorkArea, chunks: int, writer: ArtifactWriter) -> CorpusBuild:
+    """Name the written parts and sum up what all tasks say.
 
     Raises:
-        ArtifactError: read ≠ kept + rejected + duplicates, or a paper_id stands twice.
+        ArtifactError: the accounting does not balance.
+    """
+    summary = CorpusSummary()
+    splits: Counter[str] = Counter()
+    for index in range(chunks):
+        row = area.read("written", index).to_pylist()[0]
+        summary.kept += row["rows"]
+        summary.text_bytes += row["text_bytes"]
+        splits.update(json.loads(row["splits"]))
+        if row["rows"]:
+            writer.add_file(
+                f"documents/{part_name(index)}",
+                rows=row["rows"],
+                size_bytes=row["size_bytes"],
+                sha256=row["sha256"],
+            )
+    summary.documents_by_split = dict(splits)
+    tables = [area.read("records", index) for index in range(chunks)]
+    cleaned: Counter[str] = Counter()
+    cleaned_papers: Counter[str] = Counter()
+    canaries = CanaryCounts()
+    for table in tables:
+        counts = json.loads(table.schema.metadata[b"counts"])
+        cleaned.update(counts["cleaned"])
+        cleaned_papers.update(counts["cleaned_papers"])
+        found = counts["canaries"]
+        canaries += CanaryCounts(
+            found["planted"], found["found"], tuple(MissedCanary(*missed) for missed in found["missed"])
+        )
+    records = pa.concat_tables(
+        [RECORD_SCHEMA.empty_table(), *(table.replace_schema_metadata() for table in tables)]
+    )
+    with area.storage.open(area.place("decisions", 0)) as file:
+        duplicates = pq.read_table(file, filters=[("kind", "!=", "kept")]).select(DUPLICATE_SCHEMA.names)
+    balance(summary, records, duplicates)
+    return CorpusBuild(summary, records, duplicates, dict(cleaned), dict(cleaned_papers), canaries)
+
+
+def balance(summary: CorpusSummary, records: pa.Table, duplicates: pa.Table) -> None:
+    """Complete a summary, and check that every record is accounted for.
+
+    Raises:
+        ArtifactError: read ≠ kept + rejected + duplicates.
     """
     reasons = Counter(reason for reason in records.column("reason").to_pylist() if reason is not None)
-    kinds = Counter(selection.duplicates.column("kind").to_pylist())
-    duplicate_ids = set(selection.duplicates.column("paper_id").to_pylist())
-    kept = sum(selection.splits.values())
-    summary = CorpusSummary(
-        papers_read=records.num_rows,
-        kept=kept,
-        rejected=dict(sorted(reasons.items())),
-        duplicates={"exact": kinds.get("exact", 0), "version": 0, "near": 0},
-        documents_by_split=dict(selection.splits),
-        text_bytes=text_bytes,
-        characters=sum(
-            characters
-            for paper_id, characters in zip(
-                records.column("paper_id").to_pylist(), records.column("characters").to_pylist(), strict=True
-            )
-            if characters is not None and paper_id not in duplicate_ids
-        ),
-    )
-    accounted = kept + sum(reasons.values()) + len(duplicate_ids)
+    kinds = Counter(duplicates.column("kind").to_pylist())
+    summary.papers_read = records.num_rows
+    summary.rejected = dict(sorted(reasons.items()))
+    summary.duplicates = {kind: kinds.get(kind, 0) for kind in LEVELS}
+    summary.contaminated = reasons.get("contaminated", 0)
+    accounted = summary.kept + sum(reasons.values()) + duplicates.num_rows
     if accounted != summary.papers_read:
         raise ArtifactError(
-            f"the corpus does not balance: {summary.papers_read} records read, {kept} kept + "
-            f"{sum(reasons.values())} rejected + {len(duplicate_ids)} duplicates; please report this "
+            f"the corpus does not balance: {summary.papers_read} records read, {summary.kept} kept + "
+            f"{sum(reasons.values())} rejected + {duplicates.num_rows} duplicates; please report this "
             "with the recipe"
         )
-    return summary
 
 
 def rejects_of(records: pa.Table) -> pa.Table:

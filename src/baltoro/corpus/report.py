@@ -17,10 +17,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from baltoro.corpus.documents import FILTER_REASONS
+from baltoro.corpus.cleaning import RULES
+from baltoro.corpus.decontamination.canaries import CanaryCounts
+from baltoro.corpus.decontamination.cut import CONTAMINATED
+from baltoro.corpus.documents import DOCUMENT_REASONS
 from baltoro.papers.schema import READ_REASONS
 
 _ROWS_SHOWN = 200
+_CLUSTERS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,10 @@ class StageFlow:
 
 @dataclass(frozen=True, slots=True)
 class DataCard:
-    """The figures of a corpus. ``lengths_characters`` are of kept documents, ascending."""
+    """The figures of a corpus, the same for every build of it.
+
+    ``lengths_characters`` are of kept documents, ascending.
+    """
 
     name: str
     fingerprint: str
@@ -48,10 +55,12 @@ class DataCard:
     years: dict[str, int]
     languages: dict[str, int]
     metadata: dict[str, dict[str, int]]
+    cleaning: tuple[dict[str, Any], ...]
+    decontamination: dict[str, Any] | None
+    clusters: tuple[dict[str, Any], ...]
     lengths_characters: tuple[int, ...]
     rejects: tuple[dict[str, str], ...]
     duplicates: tuple[dict[str, str], ...]
-    seconds: float
 
     @classmethod
     def from_build(
@@ -63,7 +72,11 @@ class DataCard:
         duplicates: pa.Table,
         documents_by_split: Mapping[str, int],
         metadata: Mapping[str, Mapping[str, int]],
-        seconds: float,
+        cleaned: Mapping[str, int],
+        cleaned_papers: Mapping[str, int],
+        evaluation_sets: Sequence[Mapping[str, Any]],
+        items_too_short: int,
+        canaries: CanaryCounts,
     ) -> DataCard:
         """Count a finished build.
 
@@ -74,7 +87,11 @@ class DataCard:
             duplicates: one row per document that gave way to a copy.
             documents_by_split: kept documents per split.
             metadata: matched and unmatched counts per source with a metadata table.
-            seconds: wall time of the build.
+            cleaned: effects by cleaning rule.
+            cleaned_papers: papers with an effect, by cleaning rule.
+            evaluation_sets: name, records, items, empty_records of each set that was looked for.
+            items_too_short: items of them that cannot be told from ordinary text.
+            canaries: how many planted items were found.
         """
         copies = set(duplicates.column("paper_id").to_pylist())
         rows = records.to_pylist()
@@ -108,17 +125,61 @@ class DataCard:
             },
             languages=_counted(row["language"] or "not stated" for row in kept),
             metadata={source: dict(counts) for source, counts in metadata.items()},
+            cleaning=tuple(
+                {"rule": rule, "what": what, "effects": cleaned[rule], "papers": cleaned_papers[rule]}
+                for rule, what in RULES.items()
+                if cleaned.get(rule)
+            ),
+            decontamination=_decontamination(rows, evaluation_sets, items_too_short, canaries)
+            if evaluation_sets
+            else None,
+            clusters=_largest_clusters(duplicates),
             lengths_characters=tuple(sorted(row["characters"] for row in kept)),
             rejects=tuple(
                 {key: row[key] or "" for key in ("paper_id", "stage", "reason", "detail")} for row in refused
             ),
             duplicates=tuple(duplicates.select(["paper_id", "kept_paper_id", "kind"]).to_pylist()),
-            seconds=round(seconds, 1),
         )
 
 
 def _counted(values: Any) -> dict[str, int]:
     return {str(key): count for key, count in Counter(values).most_common()}
+
+
+def _decontamination(
+    rows: Sequence[Mapping[str, Any]],
+    evaluation_sets: Sequence[Mapping[str, Any]],
+    items_too_short: int,
+    canaries: CanaryCounts,
+) -> dict[str, Any]:
+    recall = canaries.recall()
+    return {
+        "sets": [dict(evaluation) for evaluation in evaluation_sets],
+        "items_too_short": items_too_short,
+        "documents_dropped": sum(row["reason"] == CONTAMINATED for row in rows),
+        "documents_cut_or_reported": sum(row["contaminated"] is not None for row in rows),
+        "recall_of_8_or_more_words": None if recall is None else round(recall, 4),
+        "canaries": {
+            name: {"planted": planted, "found": canaries.found.get(name, 0)}
+            for name, planted in canaries.planted.items()
+        },
+    }
+
+
+def _largest_clusters(duplicates: pa.Table) -> tuple[dict[str, Any], ...]:
+    """Return the largest groups of copies, where chains of similar texts would show first."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in duplicates.to_pylist():
+        groups.setdefault(row["cluster"], []).append(row)
+    largest = sorted(groups.values(), key=lambda members: (-len(members), members[0]["kept_paper_id"]))
+    return tuple(
+        {
+            "kept": members[0]["kept_paper_id"],
+            "copies": len(members),
+            "kinds": _counted(row["kind"] for row in members),
+        }
+        for members in largest[:_CLUSTERS_SHOWN]
+    )
 
 
 def card_files(card: DataCard) -> dict[str, bytes]:
@@ -191,7 +252,7 @@ _TEMPLATE = """<!doctype html>
  .columns { display: flex; flex-wrap: wrap; gap: 0 3rem } img { max-width: 100% } code { font-size: .9em }
 </style></head><body>
 <h1>Data card: {{ card.name }}</h1>
-<p class="muted">corpus {{ card.fingerprint }} · built in {{ card.seconds }} s</p>
+<p class="muted">corpus {{ card.fingerprint }}</p>
 <p>{{ total.read }} records read = <b>{{ total.kept }} kept</b> + {{ total.rejected }} rejected
  + {{ total.duplicates }} duplicates.{% if not total.balanced %} <b>This does not balance.</b>{% endif %}</p>
 <h2>Flow by source</h2>
@@ -222,6 +283,34 @@ _TEMPLATE = """<!doctype html>
 </table></div>
 {% endfor %}
 </div>
+{% if card.cleaning %}
+<h2>Cleaning</h2>
+<table><tr><th>rule<th class="n">effects<th class="n">papers<th>what is counted</tr>
+{% for row in card.cleaning %}
+<tr><td>{{ row.rule }}<td class="n">{{ row.effects }}<td class="n">{{ row.papers }}<td>{{ row.what }}</tr>
+{% endfor %}
+</table>
+{% endif %}
+<h2>Decontamination</h2>
+{% if card.decontamination %}
+<table><tr><th>evaluation set<th class="n">records<th class="n">items looked for</tr>
+{% for row in card.decontamination.sets %}
+<tr><td>{{ row.name }}<td class="n">{{ row.records }}<td class="n">{{ row["items"] }}</tr>
+{% endfor %}
+</table>
+<p>{{ card.decontamination.documents_dropped }} documents dropped,
+{{ card.decontamination.documents_cut_or_reported }} cut or reported;
+{{ card.decontamination.items_too_short }} items are too short to be told from ordinary text.</p>
+{% if card.decontamination.canaries %}
+<table><tr><th>planted items by length<th class="n">planted<th class="n">found</tr>
+{% for name, counts in card.decontamination.canaries.items() %}
+<tr><td>{{ name.replace("_", " ") }}<td class="n">{{ counts.planted }}<td class="n">{{ counts.found }}</tr>
+{% endfor %}
+</table>
+{% endif %}
+{% else %}
+<p class="muted">no evaluation set is named (corpus.decontaminate.sets), so nothing was looked for</p>
+{% endif %}
 <h2>Rejected records</h2>
 {% if card.rejects %}
 <table><tr><th>paper<th>stage<th>reason<th>found</tr>
@@ -236,6 +325,19 @@ _TEMPLATE = """<!doctype html>
 <b>{{ reason }}</b>: {{ meanings.get(reason, "") }}.
 {% endfor %}
 </p>
+{% else %}
+<p class="muted">none</p>
+{% endif %}
+<h2>Largest groups of copies</h2>
+{% if card.clusters %}
+<table><tr><th>kept<th class="n">copies<th>kinds</tr>
+{% for row in card.clusters %}
+<tr><td><code>{{ row.kept }}</code><td class="n">{{ row.copies }}
+<td>{% for kind, count in row.kinds.items() %}
+{{ count }} {{ kind }}{{ ", " if not loop.last }}
+{% endfor %}</tr>
+{% endfor %}
+</table>
 {% else %}
 <p class="muted">none</p>
 {% endif %}
@@ -281,7 +383,7 @@ def render_html(card: DataCard, picture: bytes) -> str:
         lengths=length_summary(card.lengths_characters),
         picture=base64.b64encode(picture).decode(),
         tables=tables,
-        meanings=READ_REASONS | FILTER_REASONS,
+        meanings=READ_REASONS | DOCUMENT_REASONS,
         shown=_ROWS_SHOWN,
         more=_left_out,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
 from baltoro.core.errors import InputError
+from baltoro.core.storage import join
+from baltoro.corpus.work import STAGING
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.tracking.mlflow import StageRun, Tracker
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from baltoro.corpus.decontamination.items import EvaluationSet
     from baltoro.papers.metadata import MetadataTable
+
+logger = logging.getLogger(__name__)
 
 
 def corpus_inputs(context: Context) -> dict[str, Any]:
@@ -30,6 +36,11 @@ def corpus_inputs(context: Context) -> dict[str, Any]:
             # The table counts by content, wherever it stands.
             table = context.storage.read_bytes(listing.source.metadata.uri)
             inputs[f"corpus.sources.{index}.metadata.digest"] = hashlib.sha256(table).hexdigest()[:16]
+    for index, evaluation in enumerate(config.decontaminate.sets):
+        hasher = hashlib.sha256()
+        for entry in context.storage.list(evaluation.uri):
+            hasher.update(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}\n".encode())
+        inputs[f"corpus.decontaminate.sets.{index}.content"] = hasher.hexdigest()[:16]
     return inputs
 
 
@@ -41,14 +52,24 @@ def build_corpus(
     Raises:
         InputError: no paper of any source can be used.
     """
-    from baltoro.corpus.pipeline import build_documents, parquet_bytes, rejects_of
+    from baltoro.corpus.decontamination.canaries import judge_recall
+    from baltoro.corpus.decontamination.matcher import ItemIndex
+    from baltoro.corpus.pipeline import build_documents, rejects_of, work_folder
     from baltoro.corpus.report import DataCard, card_files
+    from baltoro.corpus.work import parquet_bytes
 
     del parents
     config = context.recipe.corpus
     started = time.monotonic()
     metadata = load_metadata(context)
-    build = build_documents(config, context.listings, context.storage, metadata, writer)
+    sets = load_evaluation_sets(context)
+    items = [item for evaluation in sets for item in evaluation.items]
+    index = ItemIndex.build(items, config.decontaminate.match) if items else None
+    writer.adopt_folder(work_folder(config), shared=True)
+    build = build_documents(config, context.listings, context.storage, metadata, index, writer)
+    warning = judge_recall(build.canaries, config.decontaminate.canaries)
+    if warning is not None:
+        logger.warning("%s", warning)
     rejects = rejects_of(build.records)
     refuse_unusable(build.records, rejects)
     writer.write_file("rejects.parquet", parquet_bytes(rejects), rows=rejects.num_rows)
@@ -60,7 +81,11 @@ def build_corpus(
         duplicates=build.duplicates,
         documents_by_split=build.summary.documents_by_split,
         metadata={name: count_metadata(table, name, build.records) for name, table in metadata.items()},
-        seconds=time.monotonic() - started,
+        cleaned=build.cleaned,
+        cleaned_papers=build.cleaned_papers,
+        evaluation_sets=[describe_set(evaluation) for evaluation in sets],
+        items_too_short=len(index.too_short) if index is not None else 0,
+        canaries=build.canaries,
     )
     for filename, data in card_files(card).items():
         writer.write_file(f"card/{filename}", data)
@@ -89,12 +114,49 @@ def build_corpus(
             "kept": summary.kept,
             "rejected": summary.rejected,
             "duplicates": summary.duplicates,
-            "contaminated": 0,
+            "contaminated": summary.contaminated,
             "documents": summary.kept,
             "bytes": summary.text_bytes,
         },
         extra={"documents_by_split": summary.documents_by_split},
     )
+
+
+def load_evaluation_sets(context: Context) -> list[EvaluationSet]:
+    """Return the evaluation sets that the corpus must not hold.
+
+    Raises:
+        InputError: a set cannot be read, lacks a named field, or holds no item.
+    """
+    from baltoro.corpus.decontamination.items import load_evaluation_set
+
+    storage = context.storage
+    return [
+        load_evaluation_set(
+            evaluation,
+            [
+                (entry.key, storage.read_bytes(entry.uri, etag=entry.etag))
+                for entry in storage.list(evaluation.uri)
+            ],
+        )
+        for evaluation in context.recipe.corpus.decontaminate.sets
+    ]
+
+
+def describe_set(evaluation: EvaluationSet) -> dict[str, Any]:
+    """Return what the data card says of an evaluation set."""
+    return {
+        "name": evaluation.name,
+        "records": evaluation.records,
+        "items": len(evaluation.items),
+        "empty_records": evaluation.empty_records,
+    }
+
+
+def check_inputs(context: Context) -> None:
+    """Refuse metadata tables and evaluation sets that cannot be used, before any paper is read."""
+    load_metadata(context)
+    load_evaluation_sets(context)
 
 
 def load_metadata(context: Context) -> dict[str, MetadataTable]:
@@ -149,21 +211,25 @@ def refuse_unusable(records: pa.Table, rejects: pa.Table) -> None:
         )
 
 
-def locate_card(
+def finish_corpus(
     context: Context, artifact: Artifact, tracker: Tracker, run: StageRun | None
 ) -> dict[str, Any]:
-    """Return where the data card stands; not kept in the manifest, since a root may be copied elsewhere."""
-    del context, tracker, run
+    """Return where the data card stands; not kept in the manifest, since a root may be copied elsewhere.
+
+    What the passes of the build handed to each other is removed, also if an earlier command could not.
+    """
+    del tracker, run
+    context.storage.delete_folder(join(artifact.uri, artifact.manifest.writer, STAGING))
     return {"data_card": artifact.uri_of("card/index.html")}
 
 
 CORPUS = Stage(
     name="corpus",
     kind="corpus",
-    version=1,
+    version=2,
     parents=(),
     inputs=corpus_inputs,
     build=build_corpus,
-    finish=locate_card,
-    check=load_metadata,
+    finish=finish_corpus,
+    check=check_inputs,
 )

@@ -197,6 +197,14 @@ def make_absolute(recipe: Recipe, base: Path, environment: Mapping[str, str]) ->
         )
         for source in recipe.corpus.sources
     )
+    decontaminate = recipe.corpus.decontaminate.model_copy(
+        update={
+            "sets": tuple(
+                evaluation.model_copy(update={"uri": resolve_uri(evaluation.uri, base)})
+                for evaluation in recipe.corpus.decontaminate.sets
+            )
+        }
+    )
     pins = recipe.pins.model_copy(
         update={
             name: resolve_uri(uri, base) for name, uri in recipe.pins.model_dump().items() if uri is not None
@@ -206,7 +214,7 @@ def make_absolute(recipe: Recipe, base: Path, environment: Mapping[str, str]) ->
     return recipe.model_copy(
         update={
             "storage": storage,
-            "corpus": recipe.corpus.model_copy(update={"sources": sources}),
+            "corpus": recipe.corpus.model_copy(update={"sources": sources, "decontaminate": decontaminate}),
             "pins": pins,
             "tracking": recipe.tracking.model_copy(update={"uri": tracking_uri}),
             "model": recipe.model.model_copy(update={"base": absolute_base(recipe.model.base, base)}),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from baltoro.core.artifacts import Artifact, InputChange, fingerprint_of
 from baltoro.core.config import dump_yaml
-from baltoro.core.errors import ArtifactError, ConfigError
+from baltoro.core.errors import ArtifactError, BaltoroError, ConfigError
 from baltoro.core.provenance import Provenance, collect_provenance
 from baltoro.core.storage import join
 from baltoro.jobs.cluster import connected, given_address, local_cpus
@@ -311,9 +311,13 @@ def build_stage(
                 extra={**output.extra, "summary": dict(output.summary)},
                 made_by=collect_provenance(),
             )
-        except BaseException:
+        except BaseException as error:
             writer.abandon()
-            raise
+            # Another command may have published it meanwhile, and removed what both were working on.
+            published = context.store.find(stage.kind, writer.name, entry.fingerprint)
+            if published is None or not isinstance(error, BaltoroError):
+                raise
+            artifact = published
         run.set_tags({"baltoro.artifact": artifact.uri})
         added = stage.finish(context, artifact, tracker, run) if stage.finish is not None else {}
     say(f"{stage.name}: done in {time.monotonic() - started:.0f} s ({artifact.uri})")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baltoro.corpus.exact_dedup import DUPLICATE_SCHEMA
+from baltoro.corpus.decontamination.canaries import CanaryCounts
+from baltoro.corpus.dedup.records import DUPLICATE_SCHEMA
 from baltoro.corpus.report import DataCard, card_files, length_histogram, length_summary, render_html
 
 SCHEMA = pa.schema(
@@ -18,6 +19,7 @@ SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("stage", "reason", "detail")),
         ("year", pa.int32()),
         ("characters", pa.int64()),
+        ("contaminated", pa.string()),
     ]
 )
 
@@ -44,7 +46,13 @@ def refused(paper, reason, *, source="geo", detail="found", stage="read"):
 
 
 def duplicate(paper, of, source="geo"):
-    return {"paper_id": f"{source}/{paper}", "uri": "u", "kept_paper_id": f"{source}/{of}", "kind": "exact"}
+    return {
+        "paper_id": f"{source}/{paper}",
+        "uri": "u",
+        "kept_paper_id": f"{source}/{of}",
+        "kind": "exact",
+        "cluster": f"{source}/{of}",
+    }
 
 
 def make_card(records, duplicates=(), **fields):
@@ -54,7 +62,11 @@ def make_card(records, duplicates=(), **fields):
             "fingerprint": "0123456789abcdef",
             "documents_by_split": {"train": 2},
             "metadata": {},
-            "seconds": 1.26,
+            "cleaned": {},
+            "cleaned_papers": {},
+            "evaluation_sets": [],
+            "items_too_short": 0,
+            "canaries": CanaryCounts(),
             **fields,
         },
         records=pa.Table.from_pylist(list(records), schema=SCHEMA),
@@ -107,7 +119,6 @@ def test_the_card_counts_what_the_records_say():
     assert card.languages == {"not stated": 2, "en": 1}
     assert card.lengths_characters == (500, 700, 3000)
     assert [row["paper_id"] for row in card.rejects] == ["geo/d", "geo/e", "wiki/g"]
-    assert card.seconds == 1.3
     _, text = page_of(card)
     assert "7 records read = 3 kept + 3 rejected + 1 duplicates." in text
     assert "does not balance" not in text
@@ -228,3 +239,37 @@ def test_the_same_lengths_give_the_same_picture_and_others_another():
 def test_any_lengths_make_a_picture(lengths):
     assert length_histogram(lengths, title="t").startswith(b"\x89PNG")
     assert length_summary(lengths)["count"] == len(lengths)
+
+
+def test_cleaning_decontamination_and_groups_of_copies_are_shown():
+    card = make_card(
+        [
+            kept("a"),
+            kept("b"),
+            kept("c", contaminated="cut: geo/1 in …"),
+            kept("e"),
+            refused("d", "contaminated", stage="decontaminate"),
+        ],
+        [duplicate("b", "a"), duplicate("e", "a")],
+        cleaned={"ligatures": 7, "emails": 2},
+        cleaned_papers={"ligatures": 3, "emails": 1},
+        evaluation_sets=[{"name": "geobench", "records": 9, "items": 12, "empty_records": 0}],
+        items_too_short=4,
+        canaries=CanaryCounts({"words_8_to_12": 50}, {"words_8_to_12": 49}),
+    )
+    assert [(row["rule"], row["effects"], row["papers"]) for row in card.cleaning] == [
+        ("ligatures", 7, 3),
+        ("emails", 2, 1),
+    ]
+    assert card.decontamination["recall_of_8_or_more_words"] == 0.98
+    assert card.clusters == ({"kept": "geo/a", "copies": 2, "kinds": {"exact": 2}},)
+    _, text = page_of(card)
+    assert "geobench 9 12" in text
+    assert "1 documents dropped, 1 cut or reported; 4 items are too short" in text
+    assert "words 8 to 12 50 49" in text
+    assert "geo/a 2 2 exact" in text
+
+
+def test_a_card_says_when_nothing_was_looked_for():
+    _, text = page_of(make_card([kept("a")]))
+    assert "no evaluation set is named (corpus.decontaminate.sets)" in text

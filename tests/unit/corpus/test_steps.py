@@ -7,15 +7,24 @@ from hypothesis import strategies as st
 
 from baltoro.core.errors import ArtifactError, ConfigError, InputError
 from baltoro.core.storage import ChangedError, ObjectInfo, Storage
-from baltoro.corpus.clean import clean_paper, remove_invisible
-from baltoro.corpus.config import CleanConfig, CorpusConfig, FilterConfig, SourceConfig, SplitConfig
-from baltoro.corpus.documents import make_document, process_chunk
-from baltoro.corpus.exact_dedup import content_hash, find_exact_duplicates
+from baltoro.corpus.config import CorpusConfig, SourceConfig, SplitConfig
+from baltoro.corpus.decontamination.config import DecontaminateConfig
+from baltoro.corpus.decontamination.items import EvaluationItem
+from baltoro.corpus.decontamination.matcher import ItemIndex
+from baltoro.corpus.dedup.exact import content_hash
+from baltoro.corpus.documents import judge_paper, process_chunk
+from baltoro.corpus.filters import FilterConfig
 from baltoro.corpus.listing import Chunk, SourceListing, chunk_listings, list_source
 from baltoro.corpus.splits import split_of
-from baltoro.papers.schema import Block, Inline, Paper, Reject, Section
+from baltoro.papers.schema import Block, Inline, Paper, Section
 
-BODY = "Basalt cools slowly under the ice sheet. " * 20
+BODY = (
+    "The ice moves over its bed at a rate that the water pressure beneath it decides. In summer, when melt "
+    "reaches the bed through moulins, the sliding speed doubles within hours and then falls as channels "
+    "grow. We measured both quantities for three years at four boreholes, and compared them with a model of "
+    "the drainage system. Speeds agree within the error of the receivers, except during two floods in late "
+    "autumn, for which the model has no cause. Sediment under the tongue may have failed at that time."
+)
 
 
 def paper(text=BODY, **fields):
@@ -28,61 +37,53 @@ def paper(text=BODY, **fields):
     )
 
 
-def test_invisible_characters_vanish_and_line_separators_stay_breaks():
-    assert remove_invisible("a\u200bb\u00adc\x00d\u2028e\tf\ng") == "abcd\ne\tf\ng"
-
-
-@given(st.text())
-def test_cleaning_is_idempotent_and_keeps_every_visible_character(text):
-    once = remove_invisible(text)
-    assert remove_invisible(once) == once
-    visible = [c for c in text if c.isalnum()]
-    assert [c for c in once if c.isalnum()] == visible
-
-
-def test_blocks_without_text_are_removed_but_headings_that_name_subsections_stay():
-    given_paper = paper()
-    given_paper.sections = [
-        Section(1, "Methods"),
-        Section(
-            2,
-            "Drilling",
-            blocks=[
-                Block("paragraph", [Inline("text", " \u200b")]),
-                Block("paragraph", [Inline("text", "x")]),
-            ],
-        ),
-        Section(1, "", blocks=[Block("paragraph", [])]),
-    ]
-    cleaned = clean_paper(given_paper, CleanConfig())
-    assert [(s.heading, len(s.blocks)) for s in cleaned.sections] == [("Methods", 0), ("Drilling", 1)]
-
-
-def test_a_table_that_has_only_cells_is_kept():
-    given_paper = paper()
-    given_paper.sections[0].blocks.append(Block("table", cells=[["a"], ["1"]]))
-    assert [b.kind for b in clean_paper(given_paper, CleanConfig()).blocks()] == ["paragraph", "table"]
+def corpus(**settings):
+    return CorpusConfig(sources=(SourceConfig(name="s", uri="/x", style="plain"),), **settings)
 
 
 def test_document_carries_text_hash_and_metadata():
-    row = make_document(paper(year=2001, doi="10.1/x"), "plain", FilterConfig())
+    row = judge_paper(paper(year=2001, doi="10.1/x"), 7, "plain", corpus()).document
     assert row["characters"] == len(row["text"])
     assert row["content_hash"] == content_hash(row["text"])
-    assert (row["year"], row["doi"], row["style"]) == (2001, "10.1/x", "plain")
+    assert (row["number"], row["year"], row["doi"], row["style"]) == (7, 2001, "10.1/x", "plain")
+    assert (row["language"], row["declared_language"]) == ("en", None)
 
 
 @pytest.mark.parametrize(
     ("filters", "reason", "detail"),
     [
-        (FilterConfig(min_characters=5000), "too_short", "at least 5000 wanted"),
-        (FilterConfig(max_characters=300), "too_long", "at most 300 wanted"),
+        (FilterConfig(min_characters=5000), "too_short", "5000"),
+        (FilterConfig(max_characters=300), "too_long", "300"),
     ],
 )
 def test_length_filter_says_what_was_found_and_wanted(filters, reason, detail):
-    reject = make_document(paper(), "plain", filters)
-    assert isinstance(reject, Reject)
-    assert (reject.stage, reject.reason) == ("filter", reason)
-    assert detail in reject.detail
+    judged = judge_paper(paper(), 0, "plain", corpus(filters=filters))
+    assert judged.document is None
+    assert (judged.reject.stage, judged.reject.reason) == ("filter", reason)
+    assert detail in judged.reject.detail
+
+
+ITEM = "Which of these rocks forms where basalt magma cools slowly far below the surface of the crust?"
+
+
+@pytest.mark.parametrize(
+    ("action", "dropped", "note"),
+    [("drop", True, None), ("cut", False, "cut: "), ("report", False, "reported: ")],
+)
+def test_an_evaluation_item_is_dropped_cut_or_reported_as_the_recipe_says(action, dropped, note):
+    leaky = paper()
+    leaky.sections[0].blocks.append(Block("paragraph", [Inline("text", ITEM)]))
+    index = ItemIndex.build([EvaluationItem("geo", "1", ITEM, "question", ("gabbro", "tuff", "shale"))])
+    config = corpus(decontaminate=DecontaminateConfig(action=action))
+    judged = judge_paper(leaky, 0, "plain", config, index)
+    if dropped:
+        assert (judged.reject.stage, judged.reject.reason) == ("decontaminate", "contaminated")
+        assert "geo" in judged.reject.detail
+    else:
+        assert judged.document["contaminated"].startswith(note)
+        assert (ITEM in judged.document["text"]) is (action == "report")
+        assert judged.document["content_hash"] == content_hash(judged.document["text"])
+    assert judge_paper(paper(), 0, "plain", config, index).document["contaminated"] is None
 
 
 def test_filter_range_that_lets_nothing_pass_is_refused():
@@ -93,19 +94,6 @@ def test_filter_range_that_lets_nothing_pass_is_refused():
 def test_sources_of_one_name_are_refused():
     with pytest.raises(ValueError, match="the name 'a' stands twice"):
         CorpusConfig(sources=(SourceConfig(name="a", uri="x"), SourceConfig(name="a", uri="y")))
-
-
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), unique_by=lambda t: t[0]), st.randoms())
-def test_exact_dedup_keeps_one_per_text_whatever_the_order(pairs, random):
-    documents = [(f"id{n:02}", f"hash{h}") for n, h in pairs]
-    shuffled = documents[:]
-    random.shuffle(shuffled)
-    replaced = find_exact_duplicates(shuffled)
-    assert replaced == find_exact_duplicates(documents)
-    kept = [d for d in documents if d[0] not in replaced]
-    assert sorted({h for _, h in kept}) == sorted({h for _, h in documents})
-    assert len(kept) == len({h for _, h in documents})
-    assert all(keeper not in replaced for keeper in replaced.values())
 
 
 def test_split_is_stable_and_close_to_its_fractions():
@@ -221,21 +209,21 @@ def test_unknown_style_never_reaches_a_build():
 
 
 def test_accounting_that_does_not_balance_is_an_error():
-    from baltoro.corpus.pipeline import RECORD_SCHEMA, select_documents, summarise
+    from baltoro.corpus.dedup.records import DUPLICATE_SCHEMA
+    from baltoro.corpus.pipeline import RECORD_SCHEMA, CorpusSummary, balance
 
-    config = CorpusConfig(sources=(SourceConfig(name="s", uri="/p"),))
     records = pa.Table.from_pylist(
         [
-            {"chunk": 0, "row": 0, "paper_id": "s/a", "characters": 5, "content_hash": "h"},
-            {"chunk": 0, "row": 1, "paper_id": "s/b", "characters": 5, "content_hash": "h"},
-            {"chunk": 0, "paper_id": "s/c", "reason": "too_short", "stage": "filter"},
+            {"number": 0, "paper_id": "s/a", "characters": 5, "content_hash": "h"},
+            {"number": 1, "paper_id": "s/b", "characters": 5, "content_hash": "h"},
+            {"number": 2, "paper_id": "s/c", "reason": "too_short", "stage": "filter"},
         ],
         schema=RECORD_SCHEMA,
     )
-    selection = select_documents(records, config)
-    summary = summarise(records, selection, 5)
-    assert (summary.papers_read, summary.kept) == (3, 1)
-    assert (summary.rejected, summary.duplicates["exact"]) == ({"too_short": 1}, 1)
-    selection.splits.clear()
+    duplicates = pa.Table.from_pylist([{"paper_id": "s/b", "kind": "exact"}], schema=DUPLICATE_SCHEMA)
+    summary = CorpusSummary(kept=1)
+    balance(summary, records, duplicates)
+    assert (summary.papers_read, summary.rejected) == (3, {"too_short": 1})
+    assert summary.duplicates == {"exact": 1, "version": 0, "near": 0}
     with pytest.raises(ArtifactError, match="3 records read, 0 kept"):
-        summarise(records, selection, 5)
+        balance(CorpusSummary(kept=0), records, duplicates)

@@ -55,6 +55,6 @@ def test_a_paper_that_vanishes_while_it_is_read_ends_the_build_with_its_name(loa
         context.store.begin("corpus", "geo", "0" * 16) as writer,
         connected(recipe),
     ):
-        build_documents(recipe.corpus, context.listings, context.storage, {}, writer)
+        build_documents(recipe.corpus, context.listings, context.storage, {}, None, writer)
     assert caught.value.message == f"{papers}/till.md does not exist; check the URI"
     assert type(caught.value) is MissingError, "Ray's wrapper has been taken off"

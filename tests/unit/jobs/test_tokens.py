@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from baltoro.core.artifacts import ArtifactStore, fingerprint_of
 from baltoro.core.storage import Storage
-from baltoro.corpus.exact_dedup import DUPLICATE_SCHEMA
+from baltoro.corpus.dedup.records import DUPLICATE_SCHEMA
 from baltoro.data.config import DataConfig
 from baltoro.data.shards import RowBatch, TokenDataset, shard_ranges
 from baltoro.jobs import tokens

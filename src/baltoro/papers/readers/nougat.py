@@ -13,7 +13,7 @@ from collections import Counter
 from baltoro.papers.readers._builder.build import build_paper
 from baltoro.papers.readers._builder.draft import Source
 from baltoro.papers.readers._markup.scanner import scan_blocks
-from baltoro.papers.readers._repetition import cut_repetitions
+from baltoro.papers.repetition import cut_repetitions
 from baltoro.papers.schema import Paper, ReadReject
 
 _MISSING_PAGE = re.compile(r"\[MISSING[_ ]PAGE(?:_[A-Z]{1,12})?(?::\s*\d{1,6})?\]")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baltoro.papers.readers._repetition import cut_repetitions
 from baltoro.papers.readers.nougat import parse_nougat
+from baltoro.papers.repetition import cut_repetitions
 from baltoro.papers.schema import Block, Inline, Paper, ReadReject
 
 WORD = re.compile(r"[^\W_]+")
