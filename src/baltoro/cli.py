@@ -189,6 +189,31 @@ def tokens() -> None:
 
 
 stage_command(corpus, "build", "corpus", "Build the corpus of RECIPE, with its rejects table and data card.")
+
+
+@corpus.command("explain")
+@click.argument("recipe", metavar="RECIPE")
+@click.argument("paper_id", metavar="PAPER_ID")
+@click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def corpus_explain(recipe: str, paper_id: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what each step of the corpus does to one paper of RECIPE, and what becomes of it.
+
+    PAPER_ID is SOURCE/FILE, or SOURCE/FILE#RECORD for a file that holds several, as the data card and the
+    tables of rejects and duplicates name it. The corpus need not be built. SECTION.KEY=VALUE changes one of
+    the recipe's values, to see what would become of the paper then.
+    """
+    from baltoro.jobs.explain import describe, explain_paper
+    from baltoro.jobs.stages import Context
+
+    explained = explain_paper(Context(load(recipe, overrides)), paper_id)
+    if as_json:
+        print_json(explained)
+    else:
+        click.echo(describe(explained))
+
+
 stage_command(tokenizer, "build", "tokenizer", "Build the tokenizer of RECIPE.")
 stage_command(tokens, "build", "tokens", "Build the token dataset of RECIPE: tokenise, pack, shuffle, shard.")
 stage_command(
