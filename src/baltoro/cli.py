@@ -188,7 +188,33 @@ def tokens() -> None:
     """Documents to packed rows of tokens."""
 
 
-stage_command(corpus, "build", "corpus", "Build the corpus of RECIPE, with its rejects table and data card.")
+@corpus.command(
+    "build", help=f"Build the corpus of RECIPE, with its rejects table and data card.\n\n{_RECIPE_HELP}"
+)
+@recipe_arguments
+@click.option("--limit", type=int, default=None, help="A trial with at most this many files.")
+@click.option("--sample", type=float, default=None, help="A trial with about this part of the files.")
+@click.option("--no-parents", is_flag=True, help="Refuse, instead of building, when a parent is missing.")
+@click.option("--dry-run", is_flag=True, help="Only say what is done, new or stale, and why.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def corpus_build(  # noqa: PLR0917  (one per option)
+    recipe: str,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    sample: float | None,
+    no_parents: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Build the corpus, or a trial of it; the help text stands at the command."""
+    trial = {"corpus.trial.limit": limit, "corpus.trial.fraction": sample}
+    given = tuple(f"{key}={value}" for key, value in trial.items() if value is not None)
+    loaded = load(recipe, (*overrides, *given))
+    if dry_run:
+        _dry_run(loaded, "corpus", as_json)
+    else:
+        _execute(loaded, "corpus", as_json, build_parents=not no_parents, whole=False)
 
 
 @corpus.command("explain")

@@ -25,6 +25,9 @@ class SourceConfig(StrictModel):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
     )
     uri: str = execution(..., "folder or file: a path, file:// or s3://bucket/prefix", min_length=1)
+    uri_list: bool = result(
+        False, "uri is a text file that names the papers' files, one path or URI a line; # begins a comment"
+    )
     include: tuple[str, ...] = result((), "glob patterns of keys to read; empty reads all")
     exclude: tuple[str, ...] = result((), "glob patterns of keys to leave out")
     format: InputFormat = result("auto", "input format; auto detects it from each file's content")
@@ -43,6 +46,19 @@ class SplitConfig(StrictModel):
     seed: int = result(0, "another seed draws another hold-out", ge=0)
 
 
+class TrialConfig(StrictModel):
+    """A part of the files, to see what a build would give; never mistaken for the whole."""
+
+    limit: int | None = result(None, "at most this many files, chosen by a seeded hash of their keys", ge=1)
+    fraction: float | None = result(None, "about this part of the files, chosen the same way", gt=0, lt=1)
+    seed: int = result(0, "another seed chooses other files", ge=0)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether only a part of the files is read."""
+        return self.limit is not None or self.fraction is not None
+
+
 class CorpusConfig(StrictModel):
     """Papers in, clean documents out."""
 
@@ -57,6 +73,7 @@ class CorpusConfig(StrictModel):
         DecontaminateConfig, "evaluation sets that must not be learned from"
     )
     splits: SplitConfig = section(SplitConfig, "train, validation and test")
+    trial: TrialConfig = section(TrialConfig, "only a part of the files; `corpus build --limit`, `--sample`")
     objects_per_task: int = execution(64, "files that one read task handles", ge=1)
     bytes_per_task: int = execution(64_000_000, "bytes of files that one read task handles at most", ge=1)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from baltoro.core.artifacts import Artifact, ArtifactStore, ArtifactWriter
 from baltoro.core.storage import Storage
-from baltoro.corpus.listing import SourceListing, list_sources
+from baltoro.corpus.listing import SourceListing, list_sources, sample_listings
 from baltoro.jobs.recipe import Recipe
 from baltoro.tracking.mlflow import StageRun, Tracker
 
@@ -35,9 +35,14 @@ class Context:
         return ArtifactStore(self.storage, self.recipe.storage.root)
 
     @cached_property
-    def listings(self) -> list[SourceListing]:
-        """The recipe's sources, listed once per command."""
+    def whole_listings(self) -> list[SourceListing]:
+        """All files of the recipe's sources, listed once per command."""
         return list_sources(self.recipe.corpus, self.storage, self.recipe.storage.root)
+
+    @cached_property
+    def listings(self) -> list[SourceListing]:
+        """The files that are read: all, or the part that a trial chooses."""
+        return sample_listings(self.whole_listings, self.recipe.corpus.trial)
 
 
 @dataclass(frozen=True, slots=True)

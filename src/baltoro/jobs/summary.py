@@ -61,7 +61,22 @@ def _corpus(summary: Mapping[str, Any]) -> list[str]:
         f" + {sum(duplicates.values())} duplicates",
         *([f"rejected: {reasons}"] if reasons else []),
         f"{summary['bytes'] / 1e6:.2f} MB of text; data card: {summary['data_card']}",
+        *_trial(summary.get("trial")),
         str(summary["artifact"]),
+    ]
+
+
+def _trial(trial: Mapping[str, Any] | None) -> list[str]:
+    if trial is None:
+        return []
+    whole = trial["whole"]
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in whole["rejected"].items())
+    return [
+        f"TRIAL: {trial['files']:,} of {trial['files_of_whole']:,} files, "
+        f"{100 * trial['read_fraction']:.2f} % of their bytes; the whole would be about",
+        f"  {whole['seconds']:,} s on these CPUs, {whole['documents']:,} documents, "
+        f"{whole['bytes'] / 1e6:,.1f} MB of text, {whole['tokens']:,} tokens",
+        *([f"  rejected: {reasons}"] if reasons else []),
     ]
 
 

@@ -1,5 +1,7 @@
 """The corpus steps as plain functions."""
 
+import itertools
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -7,14 +9,14 @@ from hypothesis import strategies as st
 
 from baltoro.core.errors import ArtifactError, ConfigError, InputError
 from baltoro.core.storage import ChangedError, ObjectInfo, Storage
-from baltoro.corpus.config import CorpusConfig, SourceConfig, SplitConfig
+from baltoro.corpus.config import CorpusConfig, SourceConfig, SplitConfig, TrialConfig
 from baltoro.corpus.decontamination.config import DecontaminateConfig
 from baltoro.corpus.decontamination.items import EvaluationItem
 from baltoro.corpus.decontamination.matcher import ItemIndex
 from baltoro.corpus.dedup.exact import content_hash
 from baltoro.corpus.documents import judge_paper, process_chunk
 from baltoro.corpus.filters import FilterConfig
-from baltoro.corpus.listing import Chunk, SourceListing, chunk_listings, list_source
+from baltoro.corpus.listing import Chunk, SourceListing, chunk_listings, list_source, sample_listings
 from baltoro.corpus.splits import split_of
 from baltoro.papers.schema import Block, Inline, Paper, Section
 
@@ -174,6 +176,59 @@ def test_folder_of_pdfs_is_refused_with_the_commands_that_parse_them(tmp_path):
         InputError, match=r"2 of 2 files are PDFs(.|\n)*grobid_client(.|\n)*nougat(.|\n)*docling"
     ):
         list_source(0, SourceConfig(name="s", uri=str(tmp_path)), Storage())
+
+
+@pytest.fixture
+def listings(tmp_path):
+    for name in range(40):
+        (tmp_path / f"{name:02d}.md").write_text(f"# Paper {name}\n")
+    return [list_source(0, SourceConfig(name="s", uri=str(tmp_path)), Storage())]
+
+
+def keys_of(listings):
+    return {entry.key for listing in listings for entry in listing.objects}
+
+
+def test_a_trial_of_more_files_holds_those_of_a_smaller_one(listings):
+    assert sample_listings(listings, TrialConfig()) == listings
+    chosen = [keys_of(sample_listings(listings, TrialConfig(limit=limit))) for limit in (1, 7, 39, 40, 99)]
+    assert [len(keys) for keys in chosen] == [1, 7, 39, 40, 40]
+    assert all(smaller <= larger for smaller, larger in itertools.pairwise(chosen))
+    part = keys_of(sample_listings(listings, TrialConfig(fraction=0.5)))
+    assert 10 <= len(part) <= 30
+    assert part != keys_of(sample_listings(listings, TrialConfig(fraction=0.5, seed=1)))
+    assert len(keys_of(sample_listings(listings, TrialConfig(fraction=0.5, limit=3)))) == 3
+    with pytest.raises(InputError, match=r"corpus.trial.fraction: 1e-09 chooses none of 40 files"):
+        sample_listings(listings, TrialConfig(fraction=1e-9))
+
+
+def named_by(tmp_path, text):
+    (tmp_path / "list.txt").write_text(text)
+    return list_source(0, SourceConfig(name="s", uri=str(tmp_path / "list.txt"), uri_list=True), Storage())
+
+
+def test_a_list_names_the_files_of_a_source(tmp_path):
+    for name in ("b.md", "a.md", "sub/c.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    listing = named_by(tmp_path, f"# mine\nb.md\n\n{tmp_path}/sub/c.md\n")
+    assert [entry.uri for entry in listing.objects] == [str(tmp_path / "b.md"), str(tmp_path / "sub/c.md")]
+    assert all(entry.key == entry.uri.lstrip("/") for entry in listing.objects)
+    assert listing.objects[0].etag == Storage().stat(str(tmp_path / "b.md")).etag
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("# nothing\n", "names no file; write one path or URI a line"),
+        ("a.md\nnowhere.md\n", r"line 2: .*nowhere\.md does not exist or is a folder; correct the line"),
+        ("a.md\n./a.md\n", r"line 2 names \./a\.md again \(line 1\); remove one"),
+    ],
+)
+def test_a_list_that_names_nothing_something_missing_or_twice_is_refused(tmp_path, text, complaint):
+    (tmp_path / "a.md").write_text("a")
+    with pytest.raises(InputError, match=rf"corpus.sources.0.uri: .*list\.txt: {complaint}"):
+        named_by(tmp_path, text)
 
 
 def test_every_object_of_a_chunk_becomes_a_document_or_a_reject(tmp_path):

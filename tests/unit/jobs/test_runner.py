@@ -438,3 +438,14 @@ def test_rows_longer_than_a_staged_base_reads_are_refused(load, base_model, work
     long = f"pretrain.data.sequence_length={context * 2}", f"pretrain.global_batch_tokens={context * 8}"
     with pytest.raises(ConfigError, match=rf"is longer than the {context} positions .*tiny-base was trained"):
         plan(Context(load(override, *long)), "pretrain")
+
+
+def test_a_trial_is_never_taken_for_the_whole(load):
+    whole, trial = load(), load("corpus.trial.limit=2")
+    build(whole, "corpus")
+    (entry,) = plan(Context(trial), "corpus")
+    assert entry.status == "new"
+    assert entry.inputs["corpus.sources.0.objects"] == 2
+    build(trial, "corpus")
+    assert planned(trial, "corpus")["corpus"].artifact.manifest.name == "geo-trial"
+    assert planned(whole, "corpus")["corpus"].artifact.manifest.name == "geo"

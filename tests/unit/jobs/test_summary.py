@@ -125,3 +125,25 @@ def test_a_vocabulary_that_the_corpus_could_not_fill_is_told(load):
     )
     stages["tokenizer"]["vocabulary"] = 2048
     assert "vocab_size" not in closing_lines(load(), stages, "tokenizer")
+
+
+def test_a_trial_says_what_the_whole_would_be(load):
+    corpus = {
+        **STAGES["corpus"],
+        "trial": {
+            "files": 10,
+            "files_of_whole": 1000,
+            "read_fraction": 0.0123,
+            "whole": {
+                "seconds": 1234,
+                "documents": 900,
+                "bytes": 2_500_000,
+                "tokens": 600_000,
+                "rejected": {"empty_file": 100},
+            },
+        },
+    }
+    text = closing_lines(load(), {"corpus": corpus}, "corpus")
+    assert "TRIAL: 10 of 1,000 files, 1.23 % of their bytes; the whole would be about" in text
+    assert "1,234 s on these CPUs, 900 documents, 2.5 MB of text, 600,000 tokens" in text
+    assert "rejected: 100 empty_file" in text

@@ -84,11 +84,6 @@ class VersionConfig(StrictModel):
         ge=0,
         le=1,
     )
-    merge: bool = result(
-        False,
-        "take formulas and tables of the kept GROBID parse from a Nougat parse of the same paper, where "
-        "both align",
-    )
 
     @model_validator(mode="after")
     def _some_key_is_used(self) -> Self:
@@ -97,11 +92,6 @@ class VersionConfig(StrictModel):
             raise ValueError(
                 "corpus.dedup.versions: enabled, but doi, title_and_first_author and file_stem are false and "
                 "metadata_key is null, so no version can be found; switch one on or set enabled to false"
-            )
-        if self.merge and not self.enabled:
-            raise ValueError(
-                "corpus.dedup.versions.merge: true, but versions are not looked for (enabled is false); "
-                "switch enabled on or merge off"
             )
         return self
 
@@ -176,4 +166,3 @@ class DedupConfig(StrictModel):
     versions: VersionConfig = section(VersionConfig, "versions and other parses of one paper")
     near: NearDuplicateConfig = section(NearDuplicateConfig, "documents with nearly the same words")
     keep: KeepConfig = section(KeepConfig, "which one of several copies stays")
-    repeated_spans: RepeatedSpanConfig = section(RepeatedSpanConfig, "passages shared by documents")

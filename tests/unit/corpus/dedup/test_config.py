@@ -19,11 +19,6 @@ from baltoro.corpus.dedup.config import DedupConfig, KeepConfig, NearDuplicateCo
         ),
         (
             VersionConfig,
-            {"merge": True, "enabled": False},
-            r"versions\.merge: true, but versions are not looked",
-        ),
-        (
-            VersionConfig,
             {"doi": False, "title_and_first_author": False, "file_stem": False},
             r"no version can be found; switch one on or set enabled to false",
         ),
@@ -44,8 +39,6 @@ def test_every_setting_changes_the_result_and_has_a_sentence():
     assert fields["exact"] is True
     assert fields["near.bands"] * fields["near.rows"] == 256
     assert fields["versions.metadata_key"] is None
-    assert fields["repeated_spans.enabled"] is False
-    assert fields["repeated_spans.min_bytes"] == 100
     for model in (DedupConfig, KeepConfig, NearDuplicateConfig, VersionConfig):
         assert all(field.description for field in model.model_fields.values())
 
