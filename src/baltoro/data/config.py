@@ -6,7 +6,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from baltoro.core.config import StrictModel, execution, result
+from baltoro.core.config import StrictModel, execution, result, section
+from baltoro.data.mixture import MixtureConfig
 
 DocumentBoundary = Literal["append_eos", "galactica_start", "none"]
 
@@ -56,6 +57,7 @@ class DataConfig(StrictModel):
         0.01, "share of padding above which documents are split to fill gaps", ge=0.0, lt=1.0
     )
     shuffle_seed: int = result(0, "orders the rows of a part", ge=0)
+    mixture: MixtureConfig = section(MixtureConfig, "how much of each source an epoch holds")
     rows_per_row_group: int = execution(256, "rows of a Parquet row group, the unit of reading", ge=1)
     rows_per_shard: int = execution(8192, "rows of a shard file, a multiple of rows_per_row_group", ge=1)
 

@@ -24,6 +24,7 @@ from baltoro.core.config import result_fields
 from baltoro.core.errors import InputError
 from baltoro.core.storage import Storage
 from baltoro.data.config import DataConfig
+from baltoro.data.mixture import copies_of, curriculum_of, passes_of, refuse_unknown_sources
 from baltoro.data.pack import PackingPlan, assemble_rows, plan_packing, shuffled_rank
 from baltoro.data.shards import RowBatch, ShardFile, shard_ranges, write_shard
 from baltoro.jobs.stages import Context, Stage, StageOutput
@@ -188,25 +189,70 @@ class Group:
     plan: PackingPlan
 
 
-def plan_groups(documents: Sequence[pa.Table], split: str, config: DataConfig, epoch: int) -> list[Group]:
+def plan_groups(
+    documents: Sequence[pa.Table], split: str, config: DataConfig, epoch: int
+) -> list[list[Group]]:
     """Plan one epoch of one split: which documents are packed together, and how.
 
     A document belongs to the group in whose stretch of ``GROUP_TOKENS`` its first token falls, counted over
-    the split in the order of the corpus, so that any cut of the corpus into parts gives the same rows.
+    its block in the order of the corpus, so that any cut of the corpus into parts gives the same rows.
 
     Args:
-        documents: per corpus part, its documents with split and tokens, in ``papers.parquet`` order.
-        split: ``train`` or ``validation``.
-        config: sequence length, bound on padding, seed.
+        documents: per corpus part, its documents with source, split and tokens, in ``papers.parquet`` order.
+        split: ``train`` or ``validation``; the mixture is that of training.
+        config: sequence length, bound on padding, seed, mixture.
         epoch: from 0; documents of equal length meet others in every epoch.
+
+    Returns:
+        The groups of each block of the curriculum; rows are shuffled within a block.
     """
     papers = pa.concat_tables(documents)
-    paper_index = np.flatnonzero(pc.equal(papers.column("split"), split).to_numpy())
-    lengths = papers.column("tokens").to_numpy()[paper_index]
+    lengths = papers.column("tokens").to_numpy()
+    in_split = pc.equal(papers.column("split"), split).to_numpy()
     first_paper = np.cumsum([0, *(table.num_rows for table in documents)])
+    seed = config.shuffle_seed + epoch
+    blocks = []
+    for copies in mixed_copies(papers, in_split, lengths, config, split, seed):
+        paper_index = np.repeat(np.arange(len(copies)), copies)
+        blocks.append(_block_groups(paper_index, lengths[paper_index], first_paper, config, seed))
+    return blocks
+
+
+def mixed_copies(  # noqa: PLR0917  (columns of one table, and what is chosen from it)
+    papers: pa.Table,
+    in_split: npt.NDArray[np.bool_],
+    lengths: npt.NDArray[np.int64],
+    config: DataConfig,
+    split: str,
+    seed: int,
+) -> list[npt.NDArray[np.int64]]:
+    """Return, for each block of the curriculum, how often every paper is taken in one epoch."""
+    if split != "train" or not in_split.any():
+        return [in_split.astype(np.int64)]
+    source_of = np.asarray(papers.column("source").to_pylist(), dtype=object)
+    names = sorted(set(source_of.tolist()))
+    mine = {name: np.flatnonzero(in_split & (source_of == name)) for name in names}
+    available = {name: int(lengths[index].sum()) for name, index in mine.items()}
+    passes = passes_of(config.mixture, available)
+    blocks = []
+    for group in curriculum_of(config.mixture, names):
+        copies = np.zeros(len(lengths), np.int64)
+        for name in group:
+            order = np.argsort(shuffled_rank(len(mine[name]), seed))
+            copies[mine[name]] = copies_of(lengths[mine[name]], passes[name], order)
+        blocks.append(copies)
+    return blocks
+
+
+def _block_groups(
+    paper_index: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    first_paper: npt.NDArray[np.int64],
+    config: DataConfig,
+    seed: int,
+) -> list[Group]:
     part_of = np.searchsorted(first_paper, paper_index, side="right") - 1
     group_of = (np.cumsum(lengths) - lengths) // GROUP_TOKENS
-    seed = config.shuffle_seed + epoch
     groups: list[Group] = []
     for group in np.unique(group_of).tolist():
         mine = np.flatnonzero(group_of == group)
@@ -220,17 +266,30 @@ def plan_groups(documents: Sequence[pa.Table], split: str, config: DataConfig, e
     return groups
 
 
-def place_rows(groups_by_epoch: Sequence[Sequence[Group]], seed: int) -> list[list[npt.NDArray[np.int64]]]:
-    """Return each planned row's index in the dataset: epochs in order, rows of an epoch shuffled by seed."""
+def place_rows(groups_by_block: Sequence[Sequence[Group]], seed: int) -> list[list[npt.NDArray[np.int64]]]:
+    """Return each planned row's index in the dataset: blocks in order, rows of a block shuffled by seed.
+
+    Args:
+        groups_by_block: the groups of each block, epoch by epoch.
+        seed: the rows of block ``i`` are shuffled by ``seed + i``.
+    """
     places: list[list[npt.NDArray[np.int64]]] = []
     first_row = 0
-    for epoch, groups in enumerate(groups_by_epoch):
+    for block, groups in enumerate(groups_by_block):
         rows = sum(group.plan.rows for group in groups)
-        order = shuffled_rank(rows, seed + epoch) + first_row
+        order = shuffled_rank(rows, seed + block) + first_row
         bounds = np.cumsum([group.plan.rows for group in groups], dtype=np.int64)
         places.append(np.split(order, bounds)[: len(groups)])
         first_row += rows
     return places
+
+
+def check_mixture(context: Context) -> None:
+    """Refuse a mixture of sources that the recipe does not have; a pinned corpus is looked at when built."""
+    if context.recipe.pins.corpus is None:
+        refuse_unknown_sources(
+            context.recipe.pretrain.data.mixture, [source.name for source in context.recipe.corpus.sources]
+        )
 
 
 def tokens_inputs(context: Context) -> dict[str, Any]:
@@ -256,6 +315,7 @@ def build_tokens(
 
     config = context.recipe.pretrain.data
     storage = context.storage
+    by_source: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as temporary:
         tokenizer = load_tokenizer(storage, parents["tokenizer"], Path(temporary))
     tokenizer_fingerprint = str(parents["tokenizer"].manifest.extra["tokenizer_fingerprint"])
@@ -269,9 +329,11 @@ def build_tokens(
     figures: dict[str, dict[str, float]] = {}
     for split in SPLITS_WITH_ROWS:
         epochs = context.recipe.pretrain.epochs if split == "train" else 1
-        by_epoch = [plan_groups(documents, split, config, epoch) for epoch in range(epochs)]
-        places = place_rows(by_epoch, config.shuffle_seed)
-        total_rows = sum(group.plan.rows for groups in by_epoch for group in groups)
+        by_block = [
+            groups for epoch in range(epochs) for groups in plan_groups(documents, split, config, epoch)
+        ]
+        places = place_rows(by_block, config.shuffle_seed)
+        total_rows = sum(group.plan.rows for groups in by_block for group in groups)
         if not total_rows:
             continue
         names = [
@@ -292,8 +354,8 @@ def build_tokens(
                 padding_id(tokenizer),
                 *[parts[index] for index in group.parts],
             )
-            for groups, epoch_places in zip(by_epoch, places, strict=True)
-            for group, place in zip(groups, epoch_places, strict=True)
+            for groups, block_places in zip(by_block, places, strict=True)
+            for group, place in zip(groups, block_places, strict=True)
         ]
         by_shard = [[entry] for entry in packed] if len(names) == 1 else [list(entry) for entry in packed]
         save = ray.remote(num_cpus=1)(save_shard)
@@ -315,15 +377,34 @@ def build_tokens(
             writer.add_file(name, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
         figures[split] = {
             "sequences": total_rows,
-            "tokens": sum(group.plan.tokens for groups in by_epoch for group in groups),
+            "tokens": sum(group.plan.tokens for groups in by_block for group in groups),
         }
+        if split == "train":
+            by_source = tokens_by_source(documents, by_block)
     if "train" not in figures:
         raise InputError(
             "the corpus has no document in the train split, so there is nothing to train on; add papers, or "
             "lower corpus.splits.validation_fraction and corpus.splits.test_fraction"
         )
     write_papers(documents, parents["corpus"], storage, writer)
-    return tokens_output(config, documents, figures, context.recipe.pretrain.epochs, run)
+    return tokens_output(config, by_source, figures, run)
+
+
+def tokens_by_source(
+    documents: Sequence[pa.Table], groups_by_block: Sequence[Sequence[Group]]
+) -> dict[str, int]:
+    """Return the tokens that the planned rows hold of each source."""
+    papers = pa.concat_tables(documents)
+    lengths = papers.column("tokens").to_numpy()
+    sources = np.asarray(papers.column("source").to_pylist(), dtype=object)
+    taken = np.zeros(len(lengths), np.int64)
+    for groups in groups_by_block:
+        for group in groups:
+            np.add.at(taken, group.paper_index, 1)
+    return {
+        name: int((taken * lengths)[sources == name].sum())
+        for name in sorted(set(sources[taken > 0].tolist()))
+    }
 
 
 def _pack_into_one(*arguments: Any) -> PlacedRows:
@@ -354,22 +435,14 @@ def write_papers(
 
 def tokens_output(
     config: DataConfig,
-    documents: Sequence[pa.Table],
+    by_source: Mapping[str, int],
     figures: Mapping[str, Mapping[str, float]],
-    epochs: int,
     run: StageRun,
 ) -> StageOutput:
     """Return the figures of a finished build, and log them."""
     train = figures["train"]
     sequences, tokens = int(train["sequences"]), int(train["tokens"])
     padding_fraction = 1 - tokens / (sequences * config.sequence_length)
-    papers = pa.concat_tables(documents)
-    by_source: dict[str, int] = {}
-    for source, split, length in zip(
-        *(papers.column(c).to_pylist() for c in ("source", "split", "tokens")), strict=True
-    ):
-        if split == "train":
-            by_source[source] = by_source.get(source, 0) + length * epochs
     run.log_metrics(
         {
             "tokens/train_tokens": tokens,
@@ -389,7 +462,7 @@ def tokens_output(
             "sequences": sequences,
             "tokens": tokens,
             "padding_fraction": round(padding_fraction, 6),
-            "tokens_by_source": dict(sorted(by_source.items())),
+            "tokens_by_source": dict(by_source),
         },
         extra={
             "sequence_length": config.sequence_length,
@@ -413,4 +486,5 @@ TOKENS = Stage(
     parents=("corpus", "tokenizer"),
     inputs=tokens_inputs,
     build=build_tokens,
+    check=check_mixture,
 )

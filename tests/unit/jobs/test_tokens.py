@@ -18,6 +18,7 @@ from baltoro.core.artifacts import ArtifactStore, fingerprint_of
 from baltoro.core.storage import Storage
 from baltoro.corpus.dedup.records import DUPLICATE_SCHEMA
 from baltoro.data.config import DataConfig
+from baltoro.data.mixture import MixtureConfig
 from baltoro.data.shards import RowBatch, TokenDataset, shard_ranges
 from baltoro.jobs import tokens
 from baltoro.jobs.tokens import (
@@ -89,8 +90,9 @@ def build(folder, tokenizer, parts, *, split="train", epochs=1, rows_per_shard=8
     read = [tokenise_part(uri, Storage(), tokenizer, config) for uri in write_parts(folder, parts)]
     tables = [table for table, _ in read]
     by_epoch = [plan_groups(tables, split, config, epoch) for epoch in range(epochs)]
-    places = place_rows(by_epoch, config.shuffle_seed)
-    rows_by_epoch = [sum(group.plan.rows for group in groups) for groups in by_epoch]
+    by_block = [groups for blocks in by_epoch for groups in blocks]
+    places = place_rows(by_block, config.shuffle_seed)
+    rows_by_epoch = [sum(group.plan.rows for groups in blocks for group in groups) for blocks in by_epoch]
     shards = [*shard_ranges(sum(rows_by_epoch), rows_per_shard)]
     contributions = [
         pack_group(
@@ -103,8 +105,8 @@ def build(folder, tokenizer, parts, *, split="train", epochs=1, rows_per_shard=8
             PADDING,
             *[read[index][1] for index in group.parts],
         )
-        for groups, epoch_places in zip(by_epoch, places, strict=True)
-        for group, place in zip(groups, epoch_places, strict=True)
+        for groups, block_places in zip(by_block, places, strict=True)
+        for group, place in zip(groups, block_places, strict=True)
     ]
     joined = [join_shard(*[entry[index] for entry in contributions]) for index in range(len(shards))]
     assert [len(batch) for batch in joined] == [len(shard) for shard in shards]
@@ -263,7 +265,8 @@ def test_groups_are_consecutive_documents_cut_by_the_tokens_before_them(folder, 
 
     def groups(size, split="train"):
         monkeypatch.setattr(tokens, "GROUP_TOKENS", size)
-        return plan_groups(tables, split, config, 0)
+        (block,) = plan_groups(tables, split, config, 0)
+        return block
 
     (whole,) = groups(1 << 27)
     papers = whole.paper_index.tolist()
@@ -297,6 +300,63 @@ def test_another_cut_into_parts_gives_the_same_rows(folder, tokenizer, monkeypat
     assert np.array_equal(found.input_ids, expected.input_ids)
     assert [ends.tolist() for ends in found.segment_ends] == [ends.tolist() for ends in expected.segment_ends]
     assert [index.tolist() for index in found.paper_index] == [i.tolist() for i in expected.paper_index]
+
+
+def tokens_read(built):
+    """Tokens by source, counted in the rows as training reads them."""
+    sources = built.papers.column("source").to_pylist()
+    counted = Counter()
+    for paper, ids in segments(built.rows):
+        counted[sources[paper]] += len(ids)
+    return counted
+
+
+MIXED = [[(paper, 20 + paper % 7, "train") for paper in range(40)], [(99, 30, "validation")]]
+ONCE = {"even": sum(21 + p % 7 for p in range(0, 40, 2)), "odd": sum(21 + p % 7 for p in range(1, 40, 2))}
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({}, {"even": 1.0, "odd": 1.0}),
+        ({"odd": {"epochs": 2.5}}, {"even": 1.0, "odd": 2.5}),
+        ({"even": {"tokens": 200}}, {"even": 200 / ONCE["even"], "odd": 1.0}),
+        ({"even": {"weight": 1}, "odd": {"weight": 3}}, {"even": ONCE["odd"] / ONCE["even"] / 3, "odd": 1.0}),
+        ({"even": {"epochs": 0}}, {"even": 0.0, "odd": 1.0}),
+    ],
+)
+@pytest.mark.parametrize("group_tokens", [100, 1 << 27])
+def test_rows_hold_of_each_source_what_the_mixture_says(
+    folder, tokenizer, monkeypatch, sources, expected, group_tokens
+):
+    monkeypatch.setattr(tokens, "GROUP_TOKENS", group_tokens)
+    mixture = MixtureConfig.model_validate({"sources": sources})
+    built = build(folder, tokenizer, MIXED, epochs=2, mixture=mixture)
+    config = DataConfig(sequence_length=WIDTH, mixture=mixture)
+    tables = [tokenise_part(uri, Storage(), tokenizer, config)[0] for uri in write_parts(folder, MIXED)]
+    blocks = [groups for epoch in range(2) for groups in plan_groups(tables, "train", config, epoch)]
+    read = tokens_read(built)
+    assert read == Counter(tokens.tokens_by_source(tables, blocks)), "the manifest says what training reads"
+    for source, passes in expected.items():
+        assert abs(read[source] - 2 * passes * ONCE[source]) <= 2 * 27 / 2
+    again = build(folder, tokenizer, MIXED, epochs=2, mixture=mixture)
+    assert np.array_equal(again.rows.input_ids, built.rows.input_ids)
+
+
+def test_a_curriculum_lays_groups_of_sources_one_after_the_other(folder, tokenizer):
+    mixture = MixtureConfig(curriculum=(("odd",), ("even",)))
+    built = build(folder, tokenizer, MIXED, epochs=2, mixture=mixture)
+    sources = built.papers.column("source").to_pylist()
+    rows = [{sources[paper] for paper in papers.tolist()} for papers in built.rows.paper_index]
+    changes = [row for row, after in itertools.pairwise(rows) if row != after]
+    assert all(len(row) == 1 for row in rows)
+    assert changes == [{"odd"}, {"even"}, {"odd"}]
+
+
+def test_validation_is_not_mixed(folder, tokenizer):
+    mixture = MixtureConfig.model_validate({"sources": {"odd": {"epochs": 0}}})
+    built = build(folder, tokenizer, MIXED, split="validation", mixture=mixture)
+    assert set(tokens_read(built)) == {"odd"}
 
 
 def test_padding_stays_within_the_bound_on_many_short_documents(folder, tokenizer):
