@@ -21,6 +21,7 @@ import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -313,8 +314,8 @@ class CorpusBuild:
 
 
 def work_folder(config: CorpusConfig) -> str:
-    """Return the name of the folder that builds of one corpus with one cut into tasks share."""
-    cut = f"{config.objects_per_task}-{config.bytes_per_task}"
+    """Return the name of the folder that builds of one corpus share: one cut into tasks, one version of us."""
+    cut = f"{config.objects_per_task}-{config.bytes_per_task}-{version('baltoro')}"
     return f"b-{hashlib.sha256(cut.encode()).hexdigest()[:16]}"
 
 
