@@ -70,6 +70,10 @@ format: setup ## rewrite the source in the house style
 bench-readers: setup ## documents/s and MB/s of each reader against the bare parser
 	$(BIN)/python bench/readers/bench_readers.py
 
+.PHONY: bench-corpus
+bench-corpus: setup ## MB/s from papers to packed rows against the bare tokenizer
+	$(BIN)/python bench/corpus/bench_corpus.py
+
 .PHONY: clean
 clean: ## remove the workspace of `make run` and every cache, not .venv
 	rm -rf "$(WORKSPACE)" .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

@@ -314,7 +314,7 @@ class CorpusBuild:
 
 
 def work_folder(config: CorpusConfig) -> str:
-    """Return the name of the folder that builds of one corpus share: one cut into tasks, one version of us."""
+    """Return the name of the folder that builds of one corpus share: one cut, one version of Baltoro."""
     cut = f"{config.objects_per_task}-{config.bytes_per_task}-{version('baltoro')}"
     return f"b-{hashlib.sha256(cut.encode()).hexdigest()[:16]}"
 
