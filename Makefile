@@ -49,7 +49,8 @@ test: setup ## every test but the slow ones: unit, distributed, parity, jobs, ar
 
 .PHONY: test-slow
 test-slow: setup ## the slow ones: kill and resume, S3 end to end, `ray job submit`, the wheel
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not jobs"
+	$(BIN)/pytest -m "slow and jobs"
 
 .PHONY: test-unit
 test-unit: setup ## only the tests without several processes or Ray
