@@ -2,8 +2,8 @@
 
 An artifact is the folder ``{root}/{kind}/{name}/{fingerprint}/``. Its writer puts the data files under a
 sub-folder of its own and then publishes by one conditional write of ``manifest.json``, which names them: the
-artifact exists when its manifest does, nobody ever overwrites a named file, and of two writers exactly one
-wins while both go on with the same artifact.
+artifact exists when its manifest does, nobody ever overwrites a named file with other bytes (writers that
+share a folder write the same), and of two writers exactly one wins while both go on with the same artifact.
 
     store = ArtifactStore(storage, root_uri)
     fingerprint = fingerprint_of(inputs)

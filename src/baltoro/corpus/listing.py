@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from baltoro.core.errors import InputError
-from baltoro.core.storage import ObjectInfo, Storage, absolute_uri, is_local, local_path
+from baltoro.core.storage import ObjectInfo, Storage, absolute_uri, digest_of, is_local, local_path
 from baltoro.corpus.config import CorpusConfig, SourceConfig, TrialConfig
 from baltoro.papers.reader import is_hidden, refuse_mostly_pdfs
 
@@ -30,10 +30,7 @@ class SourceListing:
 
     def digest(self) -> str:
         """Return a digest of the sorted (key, size, ETag) listing: another paper gives another digest."""
-        hasher = hashlib.sha256()
-        for entry in self.objects:
-            hasher.update(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}\n".encode())
-        return hasher.hexdigest()[:16]
+        return digest_of(self.objects)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
 from baltoro.core.errors import InputError
-from baltoro.core.storage import join
+from baltoro.core.storage import digest_of, join
 from baltoro.corpus.work import STAGING
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.tracking.mlflow import StageRun, Tracker
@@ -37,10 +37,7 @@ def corpus_inputs(context: Context) -> dict[str, Any]:
             table = context.storage.read_bytes(listing.source.metadata.uri)
             inputs[f"corpus.sources.{index}.metadata.digest"] = hashlib.sha256(table).hexdigest()[:16]
     for index, evaluation in enumerate(config.decontaminate.sets):
-        hasher = hashlib.sha256()
-        for entry in context.storage.list(evaluation.uri):
-            hasher.update(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}\n".encode())
-        inputs[f"corpus.decontaminate.sets.{index}.content"] = hasher.hexdigest()[:16]
+        inputs[f"corpus.decontaminate.sets.{index}.content"] = digest_of(context.storage.list(evaluation.uri))
     return inputs
 
 

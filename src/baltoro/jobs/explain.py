@@ -130,7 +130,7 @@ def find_record(context: Context, paper_id: str) -> Paper | Reject:
         InputError: no file or record of that name is there.
     """
     source = source_of(context, paper_id)
-    listing = next(entry for entry in context.listings if entry.source.name == source.name)
+    listing = next(entry for entry in context.whole_listings if entry.source.name == source.name)
     rest = paper_id.partition("/")[2]
     for entry in listing.objects:
         if rest != entry.key and not rest.startswith(f"{entry.key}#"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from baltoro.core.artifacts import Artifact, ArtifactStore, ArtifactWriter, fingerprint_of
 from baltoro.core.errors import InputError
-from baltoro.core.storage import Storage
+from baltoro.core.storage import Storage, digest_of
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.models.import_base import ImportedModel, base_kind, import_base_model, missing_base
 from baltoro.tracking.mlflow import StageRun
@@ -48,10 +47,7 @@ def content_inputs(base: str, storage: Storage) -> dict[str, Any]:
             f"model.base={base}: does not exist or is empty; give a Hugging Face model folder, a GGUF file, "
             "an s3:// prefix or a hub id"
         )
-    hasher = hashlib.sha256()
-    for entry in objects:
-        hasher.update(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}\n".encode())
-    return {"model.content": hasher.hexdigest()[:16]}
+    return {"model.content": digest_of(objects)}
 
 
 def find_hub_copy(base: str, store: ArtifactStore) -> Artifact | None:

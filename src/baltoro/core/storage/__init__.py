@@ -25,6 +25,7 @@ from baltoro.core.storage.base import (
     MissingError,
     ObjectInfo,
     StorageProfile,
+    digest_of,
 )
 from baltoro.core.storage.local import LocalStore
 from baltoro.core.storage.probe import ProbeCheck, ProbeReport, inspect, refuse_unfit
@@ -41,6 +42,7 @@ __all__ = [
     "Storage",
     "StorageProfile",
     "absolute_uri",
+    "digest_of",
     "expand_user",
     "is_local",
     "join",

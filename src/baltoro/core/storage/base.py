@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -95,6 +97,18 @@ class StorageProfile(BaseModel):
                 "--profile NAME` and write NAME here"
             )
         return value
+
+
+def digest_of(objects: Iterable[ObjectInfo]) -> str:
+    """Return 16 hexadecimal digits that name objects by key, size and content, wherever they stand.
+
+    Args:
+        objects: in the order of their keys, listed with their etags.
+    """
+    hasher = hashlib.sha256()
+    for entry in objects:
+        hasher.update(f"{entry.key}\0{entry.size_bytes}\0{entry.etag}\n".encode())
+    return hasher.hexdigest()[:16]
 
 
 def missing(uri: str) -> MissingError:
