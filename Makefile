@@ -71,9 +71,22 @@ format: setup ## rewrite the source in the house style
 bench-readers: setup ## documents/s and MB/s of each reader against the bare parser
 	$(BIN)/python bench/readers/bench_readers.py
 
+ONLY ?=
+DATATROVE := build/datatrove
+
 .PHONY: bench-corpus
-bench-corpus: setup ## MB/s from papers to packed rows against the bare tokenizer
-	$(BIN)/python bench/corpus/bench_corpus.py
+bench-corpus: setup $(DATATROVE)/.lock-installed ## speed, memory and scaling of the corpus, beside datatrove (ONLY=chain,whole,scale,workers)
+	$(BIN)/python bench/corpus/bench_corpus.py $(if $(ONLY),--only $(ONLY))
+
+$(DATATROVE)/.lock-installed: bench/corpus/datatrove-requirements.lock $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DATATROVE)
+	VIRTUAL_ENV=$(DATATROVE) $(BIN)/uv pip install --quiet --require-hashes -r bench/corpus/datatrove-requirements.lock
+	@touch $@
+
+.PHONY: lock-datatrove
+lock-datatrove: ## pin what bench-corpus compares with, on the versions of requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --constraints requirements.lock \
+	  --custom-compile-command "make lock-datatrove" --output-file bench/corpus/datatrove-requirements.lock bench/corpus/datatrove-requirements.in
 
 .PHONY: clean
 clean: ## remove the workspace of `make run` and every cache, not .venv

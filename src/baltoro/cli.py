@@ -194,6 +194,9 @@ def tokens() -> None:
 @recipe_arguments
 @click.option("--limit", type=int, default=None, help="A trial with at most this many files.")
 @click.option("--sample", type=float, default=None, help="A trial with about this part of the files.")
+@click.option(
+    "--extend", is_flag=True, help="Add the papers that arrived since to the newest corpus of this name."
+)
 @click.option("--no-parents", is_flag=True, help="Refuse, instead of building, when a parent is missing.")
 @click.option("--dry-run", is_flag=True, help="Only say what is done, new or stale, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
@@ -203,13 +206,20 @@ def corpus_build(  # noqa: PLR0917  (one per option)
     overrides: tuple[str, ...],
     limit: int | None,
     sample: float | None,
+    extend: bool,
     no_parents: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Build the corpus, or a trial of it; the help text stands at the command."""
-    trial = {"corpus.trial.limit": limit, "corpus.trial.fraction": sample}
-    given = tuple(f"{key}={value}" for key, value in trial.items() if value is not None)
+    from baltoro.corpus.config import LATEST
+
+    flags = {
+        "corpus.trial.limit": limit,
+        "corpus.trial.fraction": sample,
+        "corpus.extends": LATEST if extend else None,
+    }
+    given = tuple(f"{key}={value}" for key, value in flags.items() if value is not None)
     loaded = load(recipe, (*overrides, *given))
     if dry_run:
         _dry_run(loaded, "corpus", as_json)

@@ -102,7 +102,7 @@ def test_the_data_card_holds_the_figures_and_a_picture(built):
         }
     ]
     assert card["reasons"] == built.truth.reasons
-    assert Storage().read_bytes(corpus.uri_of("card/lengths.png")).startswith(b"\x89PNG")
+    assert Storage().read_bytes(corpus.uri_of("card/lengths.svg")).startswith(b"<svg")
     assert b"entity" in Storage().read_bytes(corpus.uri_of("card/index.html"))
 
 
@@ -219,7 +219,8 @@ def test_datasets_recipe_and_data_card_stand_at_the_runs(built, runs, tracking_u
         assert str(built.papers) in resolved
         assert "min_characters: 200" in resolved  # a default, which the recipe's file does not hold
     card = [entry.path for entry in client.list_artifacts(runs["corpus"].info.run_id, "data_card")]
-    assert sorted(card) == ["data_card/card.json", "data_card/index.html", "data_card/lengths.png"]
+    names = ("card.json", "flow.svg", "index.html", "lengths.svg", "years.svg")
+    assert sorted(card) == [f"data_card/{name}" for name in names]
 
 
 def test_the_export_is_a_registered_version_with_alias_and_lineage(built, runs, tracking_uri):

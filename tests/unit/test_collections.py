@@ -64,3 +64,25 @@ def test_chinese_papers_are_chinese():
     for index in range(plan.papers):
         words = words_of(make_text(plan, index).sections[0][1][0])
         assert words.single.mean() > 0.95
+
+
+def test_the_shortest_edited_paper_is_edited():
+    plan = Plan(papers=60, words=20, edited_fraction=0.9, edit_share=0.001)
+    edited = [index for index in range(plan.papers) if copy_of(plan, index)[0] == "edited"]
+    assert len(edited) > 40
+    assert all(make_text(plan, index) != make_text(plan, copy_of(plan, index)[1]) for index in edited)
+
+
+def test_new_words_keep_coming_as_in_papers():
+    plan = Plan(papers=40, words=3000)
+    seen, sizes, words = set(), [], 0
+    for index in range(plan.papers):
+        for _, paragraphs in make_text(plan, index).sections:
+            found = words_of(" ".join(paragraphs)).hashes.tolist()
+            words += len(found)
+            seen.update(found)
+        sizes.append((words, len(seen)))
+    at_50_000 = min(distinct for count, distinct in sizes if count >= 50_000)
+    # Heaps' law of open-access papers: about 8,000 distinct words of 50,000, and a growth with the root.
+    assert 6_000 < at_50_000 < 11_000
+    assert 1.2 < sizes[-1][1] / at_50_000 < 1.8

@@ -11,7 +11,9 @@ The steps are plain functions on papers, documents and Arrow tables:
 ``documents``        one task's work: all of that for some objects → documents, rejects, keys
 ``splits``           train, validation or test, by hash
 ``work``             the files that the passes of a build hand to each other
-``report``           the data card: JSON, a picture, one HTML page
+``passes``           the tasks of a build, pass by pass
+``figures``          what became of the records, as a sum that tasks add to (``tallies``: its parts)
+``card``             the data card: JSON, pictures, one HTML page
 
 :mod:`baltoro.corpus.pipeline` is the only module here that knows Ray: it spreads the tasks of each pass over
 a cluster.

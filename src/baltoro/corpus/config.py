@@ -13,6 +13,9 @@ from baltoro.corpus.dedup.config import DedupConfig
 from baltoro.corpus.filters.config import FilterConfig
 from baltoro.papers.config import InputFormat, MetadataTableConfig, ReadLimits
 
+LATEST = "latest"
+"""Value of ``corpus.extends``: the newest corpus of the recipe's name and settings."""
+
 Style = Literal["k2", "galactica", "review", "plain"]
 
 
@@ -73,9 +76,35 @@ class CorpusConfig(StrictModel):
         DecontaminateConfig, "evaluation sets that must not be learned from"
     )
     splits: SplitConfig = section(SplitConfig, "train, validation and test")
+    extends: str | None = execution(
+        None,
+        "continue this corpus with the papers that it does not have: the URI of a corpus artifact, or latest "
+        "for the newest of this name and these settings; empty builds the whole from all papers",
+        min_length=1,
+    )
     trial: TrialConfig = section(TrialConfig, "only a part of the files; `corpus build --limit`, `--sample`")
     objects_per_task: int = execution(64, "files that one read task handles", ge=1)
     bytes_per_task: int = execution(64_000_000, "bytes of files that one read task handles at most", ge=1)
+
+    @model_validator(mode="after")
+    def _a_trial_extends_nothing(self) -> Self:
+        if self.extends is not None and self.trial.enabled:
+            raise ValueError(
+                f"corpus.extends: {self.extends} together with corpus.trial: a trial is a sample of all "
+                "papers and continues nothing; leave out one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exempt_sources_exist(self) -> Self:
+        names = [source.name for source in self.sources]
+        unknown = [name for name in self.dedup.repeated_spans.exempt_sources if name not in names]
+        if unknown and names:
+            raise ValueError(
+                f"corpus.dedup.repeated_spans.exempt_sources: {unknown[0]!r} is no source of this recipe; "
+                f"it has {', '.join(names)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _source_names_are_unique(self) -> Self:

@@ -13,17 +13,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from baltoro.core.storage import Storage
+from baltoro.core.storage import ObjectInfo, Storage
 from baltoro.corpus.cleaning import clean_paper
-from baltoro.corpus.config import CorpusConfig
+from baltoro.corpus.config import CorpusConfig, SourceConfig
 from baltoro.corpus.decontamination.canaries import CanaryCounts, try_canaries
 from baltoro.corpus.decontamination.cut import CONTAMINATED, decontaminate
 from baltoro.corpus.decontamination.matcher import ItemIndex
 from baltoro.corpus.dedup.exact import content_hash
-from baltoro.corpus.dedup.keys import DocumentKeys, document_keys, key_table
+from baltoro.corpus.dedup.keys import DocumentKeys, document_keys, key_table, signature_table
 from baltoro.corpus.filters import (
+    FACT_SCHEMA,
     FILTER_REASONS,
     SCORE_SCHEMA,
+    Facts,
     decide,
     facts_of,
     keywords_of,
@@ -71,9 +73,12 @@ source's metadata table that was joined; ``contaminated`` says which evaluation 
 only reported; both are null where there is nothing to say. Then come the scores of ``corpus/filters``.
 """
 
+REPEATED = "repeated"
+
 DOCUMENT_REASONS: dict[str, str] = {
     **FILTER_REASONS,
     CONTAMINATED: "holds an item of an evaluation set that must not be learned from",
+    REPEATED: "what is left after passages of earlier documents were cut is no document any more",
 }
 """Every reason a readable paper can be refused for here, with its meaning."""
 
@@ -89,6 +94,7 @@ class ChunkOutcome:
         documents: in :data:`DOCUMENT_SCHEMA`, in the order of their numbers.
         rejects: in :data:`REJECTED_SCHEMA`.
         keys: the documents' rows in ``corpus/dedup``'s ``key_schema``.
+        signatures: the same, one row per document, in its ``signature_schema``.
         cleaned: effects by cleaning rule, and papers with at least one.
         canaries: how many planted evaluation items were found.
     """
@@ -96,6 +102,7 @@ class ChunkOutcome:
     documents: pa.Table
     rejects: pa.Table
     keys: pa.Table
+    signatures: pa.Table
     cleaned: Mapping[str, int]
     cleaned_papers: Mapping[str, int]
     canaries: CanaryCounts
@@ -108,6 +115,11 @@ REJECTED_SCHEMA = pa.schema(
 """A reject with its place in the listing and, where it has text, how that begins."""
 
 _EXCERPT_CHARACTERS = 300
+
+
+def place_of(number: int) -> tuple[int, int]:
+    """Return the place of a document's object, and that of its record: what :func:`number_of` joins."""
+    return number >> RECORD_BITS, number & ((1 << RECORD_BITS) - 1)
 
 
 def number_of(object_place: int, record: int) -> int:
@@ -167,24 +179,7 @@ def process_chunk(
     source = config.sources[chunk.source_index]
     judged: list[Judged] = []
     for place, entry in enumerate(chunk.objects, chunk.first_object):
-        if entry.size_bytes > config.limits.max_object_bytes:
-            refused = reject_too_large(
-                entry.size_bytes, key=entry.key, uri=entry.uri, source=source.name, limits=config.limits
-            )
-            judged.append(Judged(number_of(place, 0), reject=refused))
-            continue
-        records = read_object(
-            storage.read_bytes(entry.uri, etag=entry.etag),
-            key=entry.key,
-            uri=entry.uri,
-            etag=entry.etag,
-            source=source.name,
-            format=source.format,
-            text_column=source.text_column,
-            metadata=metadata.get(source.name),
-            limits=config.limits,
-        )
-        for position, record in enumerate(records):
+        for position, record in enumerate(read_records(entry, source, config, storage, metadata)):
             number = number_of(place, position)
             judged.append(
                 Judged(number, reject=record)
@@ -192,6 +187,7 @@ def process_chunk(
                 else judge_paper(record, number, source.style, config, index)
             )
     documents = [entry.document for entry in judged if entry.document is not None]
+    keys = [entry.keys for entry in judged if entry.keys is not None]
     found = CanaryCounts()
     if index is not None:
         texts = [document["text"] for document in documents]
@@ -202,10 +198,42 @@ def process_chunk(
             [_reject_row(entry, entry.reject) for entry in judged if entry.reject is not None],
             schema=REJECTED_SCHEMA,
         ),
-        keys=key_table([entry.keys for entry in judged if entry.keys is not None], config.dedup),
+        keys=key_table(keys, config.dedup),
+        signatures=signature_table(keys, [document["paper_id"] for document in documents], config.dedup),
         cleaned=_sum(entry.effects for entry in judged),
         cleaned_papers=Counter(rule for entry in judged for rule in entry.effects),
         canaries=found,
+    )
+
+
+def read_records(
+    entry: ObjectInfo,
+    source: SourceConfig,
+    config: CorpusConfig,
+    storage: Storage,
+    metadata: Mapping[str, MetadataTable],
+) -> Sequence[Paper | Reject]:
+    """Return the records of one object; one too large is a reject.
+
+    Raises:
+        BaltoroError: it cannot be read any more, or was replaced since it was listed.
+    """
+    if entry.size_bytes > config.limits.max_object_bytes:
+        return [
+            reject_too_large(
+                entry.size_bytes, key=entry.key, uri=entry.uri, source=source.name, limits=config.limits
+            )
+        ]
+    return read_object(
+        storage.read_bytes(entry.uri, etag=entry.etag),
+        key=entry.key,
+        uri=entry.uri,
+        etag=entry.etag,
+        source=source.name,
+        format=source.format,
+        text_column=source.text_column,
+        metadata=metadata.get(source.name),
+        limits=config.limits,
     )
 
 
@@ -283,3 +311,33 @@ def judge_paper(
         "contaminated": contaminated,
     }
     return Judged(number, effects, text, document, keys)
+
+
+def judge_again(document: Mapping[str, Any], text: str, config: CorpusConfig) -> dict[str, Any] | Reject:
+    """Return a document as it is after a part of its text was cut, or why it is not used any more.
+
+    Its language and what the paper says of itself stay; scores, length and hash are those of the new text.
+
+    Args:
+        document: a row of :data:`DOCUMENT_SCHEMA`.
+        text: what is left; may be empty.
+        config: the recipe's corpus section.
+    """
+
+    def refused(detail: str) -> Reject:
+        return Reject(
+            paper_id=document["paper_id"], uri=document["uri"], stage="dedup", reason=REPEATED, detail=detail
+        )
+
+    if not text.strip():
+        return refused("all of its text stands in earlier documents")
+    words = words_of(text)
+    parts = parts_of(text, words)
+    facts = Facts(**{name: document[name] for name in FACT_SCHEMA.names})
+    keywords = keywords_of(config.filters.keywords.any_of)
+    scores = score_document(text, words, facts, parts=parts, keywords=keywords)
+    verdict = decide(scores, facts, config.filters)
+    if verdict is not None:
+        return refused(f"without passages of earlier documents it is refused: {verdict.detail}")
+    changed = {"text": text, "characters": len(text), "content_hash": content_hash(text)}
+    return {**document, **scores, **changed}

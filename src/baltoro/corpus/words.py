@@ -40,8 +40,45 @@ _CHARACTER = np.uint64(0x9E3779B97F4A7C15)
 _PLACE = np.uint64(0xD6E8FEB86659FD93)
 _WORD = np.uint64(0xA0761D6478BD642F)
 
+_BLOCK_CHARACTERS = 1 << 17
+_MODULUS = 1 << 64
+
 Hashes = npt.NDArray[np.uint64]
 Offsets = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Characters:
+    """The code points of one text, taken out of it once for all that counts them.
+
+    Most of most papers is ASCII, and a byte is looked up or compared many times faster than four of them.
+
+    Attributes:
+        codes: code point per character, in 8, 16 or 32 bits as the text needs.
+        ascii: uint8, the same with 0 for what is not ASCII.
+        beyond: int64, where that stands.
+    """
+
+    codes: Codes
+    ascii: npt.NDArray[np.uint8]
+    beyond: Offsets
+
+    @classmethod
+    def of(cls, text: str) -> Characters:
+        """Take the code points of a text."""
+        if text.isascii():
+            codes = np.frombuffer(text.encode("ascii"), np.uint8)
+            return cls(codes, codes, np.empty(0, np.int64))
+        raw = text.encode("utf-16-le", "surrogatepass")
+        wide: npt.NDArray[np.uint16] | npt.NDArray[np.uint32] = np.frombuffer(raw, np.uint16)
+        if len(wide) > len(text):
+            wide = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        beyond = (wide > 127).nonzero()[0]
+        low = wide.astype(np.uint8)
+        low[beyond] = 0
+        return cls(wide, low, beyond)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +92,15 @@ class Words:
         ends: int64, offset after its last character.
         has_letter: whether the word holds a letter (a number does not).
         single: whether it is one character of a script whose words are not set apart.
+        characters: those of the text.
     """
 
     hashes: Hashes
     starts: Offsets
     ends: Offsets
-    has_letter: npt.NDArray[np.bool_]
-    single: npt.NDArray[np.bool_]
+    has_letter: Flags
+    single: Flags
+    characters: Characters
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -74,47 +113,135 @@ class Words:
 
 def words_of(text: str) -> Words:
     """Return the words of a text."""
-    codes: npt.NDArray[np.uint32] = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    classes_by_code, folded_by_code = _tables()
-    if text.isascii() or not len(codes) or int(codes.max()) < _TABLE_SIZE:
-        kinds, folded = classes_by_code[codes], folded_by_code[codes]
-    else:
-        inside = codes < _TABLE_SIZE
-        known = np.where(inside, codes, 0)
-        beyond = np.where(codes < _LAST_PLANE_OF_IDEOGRAPHS, _SINGLE, _SEPARATOR).astype(np.uint8)
-        kinds = np.where(inside, classes_by_code[known], beyond)
-        folded = np.where(inside, folded_by_code[known], codes)
+    characters = Characters.of(text)
+    low, beyond = characters.ascii, characters.beyond
     places: Offsets | None = None
-    if not text.isascii() and (ignored := kinds == _IGNORED).any():
-        places = np.flatnonzero(~ignored)
-        kinds, folded = kinds[places], folded[places]
-    inside_word = kinds != _SEPARATOR
-    single = kinds == _SINGLE
-    before = np.empty_like(inside_word)
-    before[:1] = False
+    kinds, folded = _kinds_of(characters.codes[beyond])
+    ignored = kinds == _IGNORED
+    if ignored.any():
+        kept = np.ones(len(low), np.bool_)
+        kept[beyond[ignored]] = False
+        places = kept.nonzero()[0]
+        low = low[places]
+        beyond, kinds, folded = np.searchsorted(places, beyond[~ignored]), kinds[~ignored], folded[~ignored]
+    in_word = kinds != _SEPARATOR
+    beyond, kinds = beyond[in_word], kinds[in_word]
+    values = (folded[in_word].astype(np.uint64) + np.uint64(1)) * _CHARACTER
+    letter = _ascii_letters(low)
+    inside = letter | (low - np.uint8(48) < 10)
+    inside[beyond] = True
+    letter[beyond[kinds != _DIGIT]] = True
+    singles = beyond[kinds == _SINGLE]
+    starts, ends = _bounds(inside, singles)
+    # Characters are taken two at a time where a separator stands between any two words.
+    step = 1 if len(singles) else 2
+    if step == 1:
+        terms = _terms()[0].take(low, mode="clip")
+        terms[beyond] = values
+    else:
+        terms = _terms()[1].take(in_pairs(low), mode="clip")
+        odd = (beyond & 1).astype(np.bool_)
+        terms[beyond[~odd] >> 1] += values[~odd]
+        terms[beyond[odd] >> 1] += values[odd] * _PLACE
+    single = np.zeros(len(starts), np.bool_)
+    if len(singles):
+        single[np.searchsorted(starts, singles)] = True
+    has_letter = letter[starts]
+    unsure = (~has_letter).nonzero()[0]
+    if len(unsure):
+        has_letter[unsure] = _any_between(letter, starts[unsure], ends[unsure])
+    hashes = mixed(_polynomials(terms, step, starts, ends))
+    if places is not None:
+        starts, ends = places[starts], places[ends - 1] + 1
+    return Words(hashes, starts, ends, has_letter, single, characters)
+
+
+def in_pairs(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+    """Return bytes two by two as numbers, the first in the low bits; a 0 fills up an odd number."""
+    even = np.append(codes, np.uint8(0)) if len(codes) % 2 else codes
+    return even.view("<u2")
+
+
+def _ascii_letters(low: npt.NDArray[np.uint8]) -> Flags:
+    # What is below "a" becomes a large number.
+    letters: Flags = (low | np.uint8(32)) - np.uint8(97) < 26
+    return letters
+
+
+def _kinds_of(codes: Codes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+    """Return class and folded code of characters beyond ASCII."""
+    kinds_by_code, folded_by_code = _tables()
+    if codes.dtype != np.uint32:
+        return kinds_by_code.take(codes, mode="clip"), folded_by_code.take(codes, mode="clip")
+    inside = codes < _TABLE_SIZE
+    known = np.where(inside, codes, 0)
+    far = np.where(codes < _LAST_PLANE_OF_IDEOGRAPHS, _SINGLE, _SEPARATOR).astype(np.uint8)
+    return np.where(inside, kinds_by_code[known], far), np.where(inside, folded_by_code[known], codes)
+
+
+def _bounds(inside: Flags, singles: Offsets) -> tuple[Offsets, Offsets]:
+    """Return where words start and end, from what is part of one and what is one by itself."""
+    if not len(inside):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    if not len(singles):
+        changes = np.empty(len(inside) + 1, np.bool_)
+        changes[0], changes[-1] = inside[0], inside[-1]
+        np.not_equal(inside[1:], inside[:-1], out=changes[1:-1])
+        bounds = changes.nonzero()[0]
+        return np.ascontiguousarray(bounds[0::2]), np.ascontiguousarray(bounds[1::2])
     # A word goes on where the character before is part of one and neither stands alone.
-    np.logical_and(inside_word[1:], inside_word[:-1], out=before[1:])
-    if single.any():
-        before[1:] &= ~(single[1:] | single[:-1])
-    starts = np.flatnonzero(inside_word & ~before)
-    if not len(starts):
-        empty = np.empty(0, np.int64)
-        return Words(np.empty(0, np.uint64), empty, empty, np.empty(0, np.bool_), np.empty(0, np.bool_))
-    # Separators count towards the word before them, with the value 0.
-    bounds = np.append(starts[1:], len(kinds))
-    characters = np.add.reduceat(inside_word.astype(np.int64), starts)
-    place = np.arange(starts[0], len(kinds)) - np.repeat(starts, bounds - starts)
-    powers = _powers(int(characters.max()))
-    body = slice(int(starts[0]), None)
-    values = (folded[body].astype(np.uint64) + np.uint64(1)) * _CHARACTER
-    values *= powers[np.minimum(place, len(powers) - 1)]
-    values *= inside_word[body]
-    hashes = mixed(np.add.reduceat(values, starts - starts[0]))
-    has_letter = np.logical_or.reduceat((kinds == _LETTER) | single, starts)
-    last = starts + characters - 1
-    if places is None:
-        return Words(hashes, starts, last + 1, has_letter, single[starts])
-    return Words(hashes, places[starts], places[last] + 1, has_letter, single[starts])
+    apart = np.zeros(len(inside) + 1, np.bool_)
+    apart[singles] = apart[singles + 1] = apart[0] = apart[-1] = True
+    apart[1:-1] |= ~(inside[1:] & inside[:-1])
+    return (inside & apart[:-1]).nonzero()[0], (inside & apart[1:]).nonzero()[0] + 1
+
+
+def _any_between(flags: Flags, starts: Offsets, ends: Offsets) -> Flags:
+    edges = np.empty(2 * len(starts), np.int64)
+    edges[0::2], edges[1::2] = starts, ends
+    # A range may end with the flags, and ``reduceat`` takes no index there.
+    padded = np.append(flags, False)
+    return np.asarray(np.logical_or.reduceat(padded, edges)[0::2])
+
+
+def _polynomials(terms: Hashes, step: int, starts: Offsets, ends: Offsets) -> Hashes:
+    """Return for each word the sum of its characters' terms times the powers of a constant, from 0 on.
+
+    Each term is multiplied by a power that only its place in a block decides; dividing by that of the word's
+    first character (the constant is odd, so it has an inverse modulo 2^64) gives the word's own sum.
+
+    Args:
+        terms: one per ``step`` characters; 0 where a character is not part of a word.
+        step: 1 or 2.
+        starts: where words start, in characters.
+        ends: where they end.
+    """
+    powers, inverse = _powers(step)
+    found = np.empty(len(starts), np.uint64)
+    first = 0
+    while first < len(starts):
+        base = int(starts[first]) // step * step
+        end = int(np.searchsorted(ends, base + _BLOCK_CHARACTERS, side="right"))
+        if end == first:
+            end = first + 1
+            found[first] = _polynomial(terms[base // step : -(-int(ends[first]) // step)], step)
+        else:
+            values = terms[base // step : -(-int(ends[end - 1]) // step)]
+            values *= powers[: len(values)]
+            np.add.reduceat(values, (starts[first:end] - base) // step, out=found[first:end])
+        found[first:end] *= inverse[starts[first:end] - base]
+        first = end
+    return found
+
+
+def _polynomial(terms: Hashes, step: int) -> np.uint64:
+    """Return the sum of a word that is longer than a block."""
+    powers, _ = _powers(step)
+    total = 0
+    for start in range(0, len(terms), len(powers)):
+        part = terms[start : start + len(powers)]
+        total += int((part * powers[: len(part)]).sum()) * pow(int(_PLACE), start * step, _MODULUS)
+    return np.uint64(total % _MODULUS)
 
 
 def ngram_hashes(hashes: Hashes, n: int) -> Hashes:
@@ -135,6 +262,15 @@ def ngram_hashes(hashes: Hashes, n: int) -> Hashes:
     return mixed(total)
 
 
+def ngram_hashes_at(hashes: Hashes, n: int, places: Offsets) -> Hashes:
+    """Return ``ngram_hashes(hashes, n)[places]``, at the cost of those places alone."""
+    total = hashes[places]
+    for offset in range(1, n):
+        total *= _WORD
+        total += hashes[places + offset]
+    return mixed(total)
+
+
 def mixed(values: Hashes) -> Hashes:
     """Return the values with their bits spread over all 64 (the finaliser of SplitMix64; a bijection)."""
     values = values ^ (values >> np.uint64(30))
@@ -145,10 +281,23 @@ def mixed(values: Hashes) -> Hashes:
     return values
 
 
-def _powers(count: int) -> Hashes:
-    powers = np.full(max(count, 1), _PLACE, np.uint64)
-    powers[0] = 1
-    return np.cumprod(powers, dtype=np.uint64)
+@lru_cache(maxsize=2)
+def _powers(step: int) -> tuple[Hashes, Hashes]:
+    """Return the powers of the constant for a block's terms, and their inverses for its characters."""
+    place = int(_PLACE)
+    powers = np.full(_BLOCK_CHARACTERS // step, pow(place, step, _MODULUS), np.uint64)
+    inverse = np.full(_BLOCK_CHARACTERS, pow(place, -1, _MODULUS), np.uint64)
+    powers[0] = inverse[0] = 1
+    return np.cumprod(powers, dtype=np.uint64), np.cumprod(inverse, dtype=np.uint64)
+
+
+@lru_cache(maxsize=1)
+def _terms() -> tuple[Hashes, Hashes]:
+    """Return what ASCII characters, and pairs of them, add to a word's sum."""
+    kinds, folded = _tables()
+    one = np.zeros(256, np.uint64)
+    one[:128] = (folded[:128].astype(np.uint64) + np.uint64(1)) * _CHARACTER * (kinds[:128] != _SEPARATOR)
+    return one, (one[:, None] * _PLACE + one).reshape(-1)
 
 
 @lru_cache(maxsize=1)

@@ -7,15 +7,22 @@ on recipe and listing alone, so two builds at once write the same bytes to the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import ipc
 
+from baltoro.core.errors import ArtifactError
 from baltoro.core.storage import Storage, join
 from baltoro.corpus.dedup.keys import partition_of
 
@@ -23,7 +30,22 @@ STAGING = "staging"
 """Sub-folder of a corpus writer's folder for what passes hand over; removed once the corpus is published."""
 
 _SUFFIX = ".parquet"
+_ROWS_PER_GROUP = 1024
 _READERS = 8
+
+
+class Task(ABC):
+    """One pass: what it does for a number. Ray hands it the numbers as a column ``index``."""
+
+    @abstractmethod
+    def run(self, index: int) -> None:
+        """Do one task and write its file."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Do the tasks of a batch."""
+        for index in batch.column("index").to_pylist():
+            self.run(index)
+        return batch.select(["index"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +66,54 @@ class WorkArea:
             for info in self.storage.list(join(self.uri, name), with_etag=False)
         )
 
-    def write(self, name: str, index: int, table: pa.Table) -> None:
+    def write(self, name: str, index: int, table: pa.Table, rows_per_group: int = _ROWS_PER_GROUP) -> None:
         """Write a task's table."""
-        self.storage.write_bytes(self.place(name, index), parquet_bytes(table))
+        self.storage.write_bytes(self.place(name, index), parquet_bytes(table, rows_per_group))
+
+    def write_pieces(
+        self, name: str, index: int, tables: Iterable[pa.Table], schema: pa.Schema, rows_per_group: int
+    ) -> None:
+        """Write a task's table that comes in pieces."""
+        with pieces_file(tables, schema, rows_per_group) as (path, _):
+            self.storage.upload_file(path, self.place(name, index))
 
     def read(self, name: str, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return a task's table, or some of its columns."""
+        return self.read_uri(self.place(name, index), columns)
+
+    def read_uri(self, uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the table of a Parquet file that :func:`parquet_bytes` made, or some of its columns."""
+        return read_parquet(self.storage, uri, columns)
+
+    def read_between(self, name: str, index: int, column: str, first: int, end: int) -> pa.Table:
+        """Return the rows of a task's table whose ``column`` lies from ``first`` to below ``end``.
+
+        Only the row groups that hold them are read, which are few where the table is sorted by it.
+        """
+        return self.read_if(name, index, None, [(column, ">=", first), (column, "<", end)])
+
+    def read_if(
+        self, name: str, index: int, columns: Sequence[str] | None, filters: list[tuple[str, str, Any]]
+    ) -> pa.Table:
+        """Return the rows of a task's table that pass all filters, or some of their columns."""
         with self.storage.open(self.place(name, index)) as file:
-            return pq.read_table(file, columns=list(columns) if columns is not None else None)
+            return pq.read_table(
+                file,
+                columns=list(columns) if columns is not None else None,
+                filters=filters,
+                page_checksum_verification=True,
+            )
+
+    def batches(self, name: str, index: int, rows: int) -> Iterator[pa.Table]:
+        """Yield a task's table, some rows at a time."""
+        with self.storage.open(self.place(name, index)) as file:
+            for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(rows):
+                yield pa.Table.from_batches([batch])
+
+    def rows(self, name: str, index: int) -> int:
+        """Return how many rows a task's table has."""
+        with self.storage.open(self.place(name, index)) as file:
+            return int(pq.read_metadata(file).num_rows)
 
     def delete(self, name: str) -> None:
         """Remove the files of a pass."""
@@ -89,8 +151,58 @@ class WorkArea:
             yield self.read(name, index, columns)
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """Return a table as Parquet (zstd), the same bytes for the same rows."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=1024)
-    return bytes(sink.getvalue())
+def parquet_bytes(table: pa.Table, rows_per_group: int = _ROWS_PER_GROUP) -> bytes:
+    """Return a table as Parquet (zstd, with page checksums), the same bytes for the same rows."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group, write_page_checksum=True)
+    return sink.getvalue()
+
+
+@contextmanager
+def pieces_file(
+    tables: Iterable[pa.Table], schema: pa.Schema, rows_per_group: int = _ROWS_PER_GROUP
+) -> Iterator[tuple[Path, int]]:
+    """Write a table that comes in pieces to a temporary file; how it is cut does not show in the bytes.
+
+    Yields:
+        The file and its rows; it is gone afterwards.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / f"table{_SUFFIX}"
+        rows = 0
+        with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+            for table in regrouped(tables, rows_per_group, schema):
+                writer.write_table(table)
+                rows += table.num_rows
+        yield path, rows
+
+
+def regrouped(tables: Iterable[pa.Table], rows: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of ``rows`` rows, the last one shorter."""
+    held = schema.empty_table()
+    for table in tables:
+        held = pa.concat_tables([held, table.replace_schema_metadata().cast(schema)])
+        whole = held.num_rows - held.num_rows % rows
+        for start in range(0, whole, rows):
+            yield held.slice(start, rows).combine_chunks()
+        held = held.slice(whole)
+    if held.num_rows:
+        yield held.combine_chunks()
+
+
+def read_parquet(storage: Storage, uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table of a file that :func:`parquet_bytes` made, or some of its columns.
+
+    Raises:
+        ArtifactError: it was altered since it was written; names it.
+    """
+    with storage.open(uri) as file:
+        try:
+            return pq.read_table(
+                file, columns=list(columns) if columns is not None else None, page_checksum_verification=True
+            )
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ArtifactError(
+                f"{uri}: damaged ({reason}); restore the file or build its artifact again"
+            ) from error

@@ -106,6 +106,22 @@ def refuse_unknown_sources(config: MixtureConfig, known: Iterable[str]) -> None:
             )
 
 
+def refuse_shares_of_whole(config: MixtureConfig) -> None:
+    """Refuse what cannot hold for documents that are added to a dataset whose rows stand already.
+
+    Raises:
+        ConfigError: a source has a weight or a budget in tokens.
+    """
+    for name, share in sorted(config.sources.items()):
+        measure = "weight" if share.weight is not None else "tokens" if share.tokens is not None else None
+        if measure is not None:
+            raise ConfigError(
+                f"pretrain.data.mixture.sources.{name}.{measure}={getattr(share, measure)} is about the "
+                "whole dataset, and a corpus that extends another only adds rows to those that stand: give "
+                "epochs, which hold for the added documents, or build the corpus anew without corpus.extends"
+            )
+
+
 def passes_of(config: MixtureConfig, available_tokens: Mapping[str, int]) -> dict[str, float]:
     """Return how often each source is passed over in one epoch.
 

@@ -121,50 +121,50 @@ def plan_packing(
 
 def assemble_rows(
     plan: PackingPlan,
-    rows: range,
+    rows: range | IntArray,
     *,
-    tokens: npt.NDArray[np.int32],
+    tokens: npt.NDArray[np.integer],
     offsets: IntArray,
     paper_index: npt.NDArray[np.int32],
     padding_id: int,
     loss_mask: npt.NDArray[np.bool_] | None = None,
 ) -> RowBatch:
-    """Return consecutive rows of a plan, filled with tokens.
+    """Return rows of a plan, filled with tokens; beside them it takes no memory that grows with the tokens.
 
     Args:
         plan: as made by :func:`plan_packing` for the documents' lengths.
-        rows: which rows, for example one shard's.
+        rows: which rows, in the order wanted.
         tokens: all documents' tokens in one array (a memory map will do).
         offsets: int64 [documents + 1]; document ``d`` is ``tokens[offsets[d]:offsets[d + 1]]``.
-        paper_index: per document, its row in the artifact's ``papers.parquet``.
+        paper_index: per document, its number among the papers of the dataset.
         padding_id: the token after the last segment.
         loss_mask: per token, whether it is a target; ``None`` where all are.
     """
     width = plan.sequence_length
-    row_offsets = plan.row_offsets[rows.start : rows.stop + 1]
-    pieces = slice(int(row_offsets[0]), int(row_offsets[-1]))
+    chosen = np.asarray(rows, dtype=np.int64)
+    pieces_of_row = np.diff(plan.row_offsets)[chosen]
+    piece_offsets = np.concatenate([[0], np.cumsum(pieces_of_row)]).astype(np.int64)
+    row = np.repeat(np.arange(len(chosen)), pieces_of_row)
+    pieces = np.arange(piece_offsets[-1]) + (plan.row_offsets[chosen] - piece_offsets[:-1])[row]
     document, length = plan.document[pieces], plan.length[pieces]
-    piece_offsets = row_offsets - row_offsets[0]
-    row = np.repeat(np.arange(len(rows)), np.diff(piece_offsets))
     ends_overall = np.cumsum(length)
     tokens_before_row = np.concatenate([[0], ends_overall])[piece_offsets[:-1]]
     ends = ends_overall - tokens_before_row[row]
 
-    within = np.arange(int(length.sum())) - np.repeat(ends_overall - length, length)
-    source = np.repeat(offsets[document] + plan.start[pieces], length) + within
-    target = np.repeat(row * width + ends - length, length) + within
-
-    input_ids = np.full((len(rows), width), padding_id, dtype=np.int32)
-    input_ids.reshape(-1)[target] = tokens[source]
-    mask = None
-    if loss_mask is not None:
-        mask = np.zeros((len(rows), width), dtype=np.bool_)
-        mask.reshape(-1)[target] = loss_mask[source]
+    input_ids = np.full((len(chosen), width), padding_id, dtype=np.int32)
+    flat = input_ids.reshape(-1)
+    mask = None if loss_mask is None else np.zeros((len(chosen), width), dtype=np.bool_)
+    sources = (offsets[document] + plan.start[pieces]).tolist()
+    targets = (row * width + ends - length).tolist()
+    for source, target, count in zip(sources, targets, length.tolist(), strict=True):
+        flat[target : target + count] = tokens[source : source + count]
+        if mask is not None and loss_mask is not None:
+            mask.reshape(-1)[target : target + count] = loss_mask[source : source + count]
     return RowBatch(
         input_ids=input_ids,
-        segment_ends=np.split(ends.astype(np.int32), piece_offsets[1:-1])[: len(rows)],
+        segment_ends=np.split(ends.astype(np.int32), piece_offsets[1:-1])[: len(chosen)],
         paper_index=np.split(np.asarray(paper_index, dtype=np.int32)[document], piece_offsets[1:-1])[
-            : len(rows)
+            : len(chosen)
         ],
         loss_mask=mask,
     )

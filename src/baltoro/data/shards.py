@@ -1,8 +1,15 @@
-"""Token shards: Parquet files of packed rows, and a reader that addresses rows by index across them."""
+"""Token shards: Parquet files of packed rows, and a reader that addresses rows by index across them.
+
+A shard that is not the one that was built is noticed when it is read. Opening compares the file's length and
+the checksum of its Parquet footer with the manifest; the footer holds a checksum of every row group's
+contents, which is compared whenever one is decoded. So what is read is what was written, be the file cut
+off, damaged, or replaced in whole or in part by another shard.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from baltoro.core.errors import ArtifactError
-from baltoro.core.storage import Storage
+from baltoro.core.storage import MissingError, Storage
 
 _SEQUENCE_LENGTH_KEY = b"baltoro.sequence_length"
 _TOKENIZER_KEY = b"baltoro.tokenizer_fingerprint"
+_ORIGIN_KEY = b"baltoro.origin"
+_DIGESTS_KEY = b"baltoro.row_group_digests"
+_DIGEST_BYTES = 16
+_MAGIC = b"PAR1"
+_TAIL_BYTES = 1 << 16
 _CACHED_ROW_GROUPS = 4
 _OPEN_SHARDS = 4
 _HASH_CHUNK_BYTES = 1 << 22
@@ -33,7 +45,7 @@ class RowBatch:
         input_ids: int32 [rows, sequence_length].
         segment_ends: per row, int32 [segments], one past each segment's last token, increasing; what follows
             the last one is padding.
-        paper_index: per row, int32 [segments], the segment's row in the artifact's ``papers.parquet``.
+        paper_index: per row, int32 [segments], the segment's number among the papers of the dataset.
         loss_mask: bool [rows, sequence_length], whether a token is a target; ``None`` where all are.
     """
 
@@ -57,6 +69,15 @@ class RowBatch:
             self.segment_ends[start:stop],
             self.paper_index[start:stop],
             None if self.loss_mask is None else self.loss_mask[start:stop],
+        )
+
+    def take(self, rows: npt.NDArray[np.int64]) -> RowBatch:
+        """Return the rows at the given indices, in that order."""
+        return RowBatch(
+            self.input_ids[rows],
+            [self.segment_ends[row] for row in rows.tolist()],
+            [self.paper_index[row] for row in rows.tolist()],
+            None if self.loss_mask is None else self.loss_mask[rows],
         )
 
     @staticmethod
@@ -84,12 +105,21 @@ class RowBatch:
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A shard as a manifest names it; ``sha256`` is over the file's bytes."""
+    """A shard as a manifest names it.
+
+    Attributes:
+        uri: where it stands.
+        rows: how many it holds.
+        size_bytes: length of the file.
+        sha256: of the file's bytes.
+        footer_sha256: of its Parquet footer, length and magic number included; what opening compares.
+    """
 
     uri: str
     rows: int
     size_bytes: int
     sha256: str
+    footer_sha256: str
 
 
 def shard_ranges(total_rows: int, rows_per_shard: int) -> Iterator[range]:
@@ -100,29 +130,40 @@ def shard_ranges(total_rows: int, rows_per_shard: int) -> Iterator[range]:
 
 def write_shard(
     batch: RowBatch,
-    destination: Path | BinaryIO,
+    path: Path,
     *,
     uri: str,
     rows_per_row_group: int,
     tokenizer_fingerprint: str,
+    origin: str,
 ) -> ShardFile:
     """Write rows as one Parquet file; the same rows give the same bytes with the same pyarrow.
 
     Args:
         batch: the shard's rows.
-        destination: a local path, or an open binary file.
+        path: where to write it on this machine.
         uri: where the shard will stand, for the returned record.
         rows_per_row_group: rows of each row group, the last shorter.
         tokenizer_fingerprint: kept in the file, so that a stray shard can be told.
+        origin: dataset and name of the shard, kept in the file for the same purpose.
 
     Raises:
         ValueError: segments that do not increase, leave the row, or do not match ``paper_index``.
     """
     _check_segments(batch)
-    sink = pa.BufferOutputStream()
+    digests = [
+        _digest(batch.slice(start, start + rows_per_row_group))
+        for start in range(0, len(batch), rows_per_row_group)
+    ]
+    kept = {
+        _SEQUENCE_LENGTH_KEY: str(batch.sequence_length).encode(),
+        _TOKENIZER_KEY: tokenizer_fingerprint.encode(),
+        _ORIGIN_KEY: origin.encode(),
+        _DIGESTS_KEY: " ".join(digests).encode(),
+    }
     pq.write_table(
-        _to_table(batch, tokenizer_fingerprint),
-        sink,
+        rows_to_table(batch).replace_schema_metadata(kept),
+        path,
         row_group_size=rows_per_row_group,
         compression="zstd",
         use_dictionary=False,
@@ -131,12 +172,10 @@ def write_shard(
         # Small ids leave the upper bytes zero: split by byte they compress better and decode faster.
         column_encoding={"input_ids.list.element": "BYTE_STREAM_SPLIT"},
     )
-    data = sink.getvalue()
-    if isinstance(destination, Path):
-        destination.write_bytes(data)
-    else:
-        destination.write(data)
-    return ShardFile(uri, len(batch), data.size, hashlib.sha256(data).hexdigest())
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        footer = _read_footer(file)
+        return ShardFile(uri, len(batch), file.seek(0, io.SEEK_END), sha256, _sha256(footer))
 
 
 class TokenDataset:
@@ -163,7 +202,8 @@ class TokenDataset:
         Args:
             files: the shards in order, as the manifest names them.
             storage: gives access to their URIs.
-            verify: read every byte first and compare checksums.
+            verify: read every byte first and compare checksums; without, each shard is checked as it is
+                opened and each row group as it is read.
 
         Raises:
             ArtifactError: no shard, one that is not a token shard, or (with ``verify``) a damaged one.
@@ -253,11 +293,18 @@ class TokenDataset:
     def _row_group(self, shard: int, group: int) -> RowBatch:
         key = shard, group
         if key not in self._row_groups:
+            opened = self._shard(shard)
             try:
-                table = self._shard(shard).parquet.read_row_group(group, use_threads=False)
+                table = opened.parquet.read_row_group(group, use_threads=False)
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(self.files[shard], error) from error
-            self._row_groups[key] = _from_table(table, self.sequence_length)
+            rows = rows_from_table(table)
+            if _digest(rows) != opened.row_group_digests[group]:
+                raise ArtifactError(
+                    f"{opened.uri}: damaged (row group {group} has another checksum than the footer names: "
+                    "part of the file was replaced); restore the file or build the token dataset again"
+                )
+            self._row_groups[key] = rows
             if len(self._row_groups) > _CACHED_ROW_GROUPS:
                 self._row_groups.popitem(last=False)
         self._row_groups.move_to_end(key)
@@ -268,10 +315,10 @@ def verify_shard(file: ShardFile, storage: Storage) -> None:
     """Read a shard's bytes and compare them with what the manifest says.
 
     Raises:
-        ArtifactError: another size or checksum; names the shard.
+        ArtifactError: it is gone, or has another size or checksum; names the shard.
     """
     digest, size_bytes = hashlib.sha256(), 0
-    with storage.open(file.uri) as stream:
+    with _open_stream(file, storage) as stream:
         while chunk := stream.read(_HASH_CHUNK_BYTES):
             digest.update(chunk)
             size_bytes += len(chunk)
@@ -289,38 +336,98 @@ class _OpenShard:
     stream: BinaryIO
     parquet: pq.ParquetFile
     row_group_ends: npt.NDArray[np.int64]
+    row_group_digests: tuple[str, ...]
     sequence_length: int
     tokenizer_fingerprint: str
 
 
 def _open_shard(file: ShardFile, storage: Storage) -> _OpenShard:
-    stream = storage.open(file.uri)
+    stream = _open_stream(file, storage)
     try:
-        parquet = pq.ParquetFile(stream, pre_buffer=True, page_checksum_verification=True)
-        kept = parquet.schema_arrow.metadata or {}
-        if _SEQUENCE_LENGTH_KEY not in kept or _TOKENIZER_KEY not in kept:
-            raise ArtifactError(f"{file.uri}: is not a token shard; build the token dataset again")
-        metadata = parquet.metadata
-        if metadata.num_rows != file.rows:
-            raise ArtifactError(
-                f"{file.uri}: holds {metadata.num_rows} rows where the manifest names {file.rows}; "
-                "the shard was replaced, build the token dataset again"
-            )
-        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        return _OpenShard(
-            file.uri,
-            stream,
-            parquet,
-            np.cumsum(sizes, dtype=np.int64),
-            int(kept[_SEQUENCE_LENGTH_KEY]),
-            kept[_TOKENIZER_KEY].decode(),
-        )
+        return _check_shard(file, stream)
     except (pa.ArrowException, OSError) as error:
         stream.close()
         raise _damaged(file, error) from error
-    except ArtifactError:
+    except BaseException:
         stream.close()
         raise
+
+
+def _open_stream(file: ShardFile, storage: Storage) -> BinaryIO:
+    try:
+        return storage.open(file.uri)
+    except MissingError as error:
+        raise ArtifactError(
+            f"{file.uri}: is gone; restore the file or build the token dataset again"
+        ) from error
+
+
+def _check_shard(file: ShardFile, stream: BinaryIO) -> _OpenShard:
+    size_bytes = stream.seek(0, io.SEEK_END)
+    if size_bytes != file.size_bytes:
+        raise ArtifactError(
+            f"{file.uri}: damaged: {size_bytes} bytes where the manifest names {file.size_bytes}; "
+            "restore the file or build the token dataset again"
+        )
+    footer = _read_footer(stream)
+    metadata = pq.read_metadata(pa.BufferReader(footer))
+    parquet = pq.ParquetFile(stream, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
+    kept = parquet.schema_arrow.metadata or {}
+    if not kept.keys() >= {_SEQUENCE_LENGTH_KEY, _TOKENIZER_KEY, _ORIGIN_KEY, _DIGESTS_KEY}:
+        raise ArtifactError(f"{file.uri}: is not a token shard; build the token dataset again")
+    if _sha256(footer) != file.footer_sha256:
+        raise ArtifactError(
+            f"{file.uri}: is not the shard that the manifest names: it calls itself "
+            f"{kept[_ORIGIN_KEY].decode(errors='replace')} and holds {metadata.num_rows} rows, of "
+            f"{file.rows}; it was replaced or its footer altered: restore the file or build the token "
+            "dataset again"
+        )
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return _OpenShard(
+        file.uri,
+        stream,
+        parquet,
+        np.cumsum(sizes, dtype=np.int64),
+        tuple(kept[_DIGESTS_KEY].decode().split()),
+        int(kept[_SEQUENCE_LENGTH_KEY]),
+        kept[_TOKENIZER_KEY].decode(),
+    )
+
+
+def _read_footer(stream: BinaryIO) -> bytes:
+    """Return the end of a Parquet file: its metadata, their length (4 bytes) and the magic number.
+
+    Raises:
+        OSError: the file does not end so.
+    """
+    size_bytes = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, size_bytes - _TAIL_BYTES))
+    tail = stream.read()
+    if tail[-4:] != _MAGIC:
+        raise OSError("it does not end as a Parquet file does")
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > size_bytes:
+        raise OSError("its footer is longer than the file")
+    if length > len(tail):
+        stream.seek(size_bytes - length)
+        tail = stream.read()
+    return tail[-length:]
+
+
+def _digest(batch: RowBatch) -> str:
+    """Return the checksum of rows, of what they mean and not of how they are stored."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    digest.update(np.ascontiguousarray(batch.input_ids, dtype="<i4").data)
+    for lists in (batch.segment_ends, batch.paper_index):
+        digest.update(np.array([len(entry) for entry in lists], dtype="<i4").data)
+        digest.update(np.concatenate([np.empty(0, "<i4"), *lists], dtype="<i4").data)
+    if batch.loss_mask is not None:
+        digest.update(np.packbits(batch.loss_mask).data)
+    return digest.hexdigest()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _damaged(file: ShardFile, error: Exception) -> ArtifactError:
@@ -341,8 +448,8 @@ def _check_segments(batch: RowBatch) -> None:
         raise ValueError(f"{len(batch)} rows and {len(batch.segment_ends)} entries of segment_ends")
 
 
-def _to_table(batch: RowBatch, tokenizer_fingerprint: str) -> pa.Table:
-    width = batch.sequence_length
+def rows_to_table(batch: RowBatch) -> pa.Table:
+    """Return rows as the columns of a shard, one row a record."""
     columns = {
         "input_ids": _fixed_lists(batch.input_ids, pa.int32()),
         "segment_ends": _lists(batch.segment_ends),
@@ -350,11 +457,8 @@ def _to_table(batch: RowBatch, tokenizer_fingerprint: str) -> pa.Table:
     }
     if batch.loss_mask is not None:
         columns["loss_mask"] = _fixed_lists(batch.loss_mask, pa.bool_())
-    schema = pa.schema(
-        [pa.field(name, column.type, nullable=False) for name, column in columns.items()],
-        metadata={_SEQUENCE_LENGTH_KEY: str(width).encode(), _TOKENIZER_KEY: tokenizer_fingerprint.encode()},
-    )
-    return pa.table(list(columns.values()), schema=schema)
+    fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
+    return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
 def _fixed_lists(values: npt.NDArray[Any], item_type: pa.DataType) -> pa.FixedSizeListArray:
@@ -370,16 +474,18 @@ def _lists(arrays: Sequence[npt.NDArray[np.int32]]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, type=pa.int32()), type=kind)
 
 
-def _from_table(table: pa.Table, sequence_length: int) -> RowBatch:
+def rows_from_table(table: pa.Table) -> RowBatch:
+    """Return the rows that :func:`rows_to_table` made a table of; columns beside them are left alone."""
+
     def column(name: str) -> pa.Array:
         return table.column(name).combine_chunks()
 
     def lists(name: str) -> list[npt.NDArray[np.int32]]:
         array = column(name)
         offsets = array.offsets.to_numpy()
-        return np.split(array.values.to_numpy(), offsets[1:-1])
+        return np.split(array.flatten().to_numpy(), offsets[1:-1] - offsets[0])[: table.num_rows]
 
-    shape = (table.num_rows, sequence_length)
+    shape = (table.num_rows, table.schema.field("input_ids").type.list_size)
     mask = None
     if "loss_mask" in table.column_names:
         mask = column("loss_mask").flatten().to_numpy(zero_copy_only=False).reshape(shape)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from baltoro.core.errors import InputError
 from baltoro.data.config import DataConfig
-from baltoro.data.tokenizer import text_only
+from baltoro.data.encode import encode_texts, surrounded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -32,34 +33,28 @@ def tokenise_documents(table: pa.Table, tokenizer: PreTrainedTokenizerFast, conf
         InputError: a document has no text or gives no token.
     """
     boundary = config.document_boundary
-    texts = table.column("text").to_pylist()
-    _refuse_empty(table, [bool(text) for text in texts], "has no text")
-    with text_only(tokenizer) as backend:
-        encodings = backend.encode_batch_fast(texts, add_special_tokens=boundary != "galactica_start")
+    texts = table.column("text").cast(pa.large_string())
+    _refuse_empty(table, pc.fill_null(pc.binary_length(texts), 0), "has no text")
+    encoded = [encode_texts(tokenizer, chunk, framed=boundary != "galactica_start") for chunk in texts.chunks]
+    lengths = [np.diff(offsets) for _, offsets in encoded]
+    _refuse_empty(table, pa.chunked_array([pa.array(part) for part in lengths], pa.int64()), "gives no token")
     eos = tokenizer.eos_token_id
-    documents = [encoding.ids for encoding in encodings]
-    _refuse_empty(table, [bool(ids) for ids in documents], "gives no token")
-    for ids in documents:
-        if boundary == "append_eos" and ids[-1] != eos:
-            ids.append(eos)
-        elif boundary == "galactica_start":
-            ids.insert(0, eos)
-    return table.append_column("input_ids", _list_array(documents))
+    if boundary == "append_eos":
+        encoded = [
+            surrounded(ids, offsets, [], [eos], ids[offsets[1:] - 1] != eos) for ids, offsets in encoded
+        ]
+    elif boundary == "galactica_start":
+        encoded = [surrounded(ids, offsets, [eos], []) for ids, offsets in encoded]
+    lists = [
+        pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids)) for ids, offsets in encoded
+    ]
+    return table.append_column("input_ids", pa.chunked_array(lists, pa.list_(pa.int32())))
 
 
-def _refuse_empty(table: pa.Table, present: list[bool], complaint: str) -> None:
-    if all(present):
+def _refuse_empty(table: pa.Table, sizes: pa.ChunkedArray, complaint: str) -> None:
+    index = pc.index(pc.equal(sizes, 0), True).as_py()
+    if index < 0:
         return
-    index = present.index(False)
     named = "paper_id" in table.column_names
     name = table.column("paper_id")[index].as_py() if named else f"document {index} of the batch"
     raise InputError(f"{name}: {complaint}; the corpus filter must drop it before tokenising")
-
-
-def _list_array(lists: list[list[int]]) -> pa.ListArray:
-    offsets = np.zeros(len(lists) + 1, dtype=np.int32)
-    np.cumsum([len(items) for items in lists], out=offsets[1:])
-    values = np.empty(offsets[-1], dtype=np.int32)
-    for index, items in enumerate(lists):
-        values[offsets[index] : offsets[index + 1]] = items
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

@@ -49,34 +49,10 @@ _PROBE_TEXTS = (
 )
 
 
-def select_sample(
-    paper_ids: Sequence[str],
-    fraction: float,
-    seed: int,
-    *,
-    lengths_characters: npt.NDArray[np.int64] | None = None,
-    min_characters: int = 0,
-) -> npt.NDArray[np.bool_]:
-    """Return which documents train the tokenizer: those whose hashed id falls below a threshold.
-
-    The choice for one paper depends on its id and the seed alone, as long as ``min_characters`` does not
-    bind; a larger fraction keeps every document of a smaller one.
-
-    Args:
-        paper_ids: the documents' ids.
-        fraction: share to choose, in (0, 1].
-        seed: another seed chooses other documents.
-        lengths_characters: text lengths, one per document; needed for ``min_characters``.
-        min_characters: in a small corpus, take further documents in hash order until so much is chosen.
-
-    Returns:
-        A mask over ``paper_ids``.
-
-    Raises:
-        InputError: there is no document, or none was chosen.
-    """
+def sample_hashes(paper_ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """Return a hash of each paper_id, by which documents are chosen to train the tokenizer."""
     key = seed.to_bytes(8, "little")
-    hashes = np.fromiter(
+    return np.fromiter(
         (
             int.from_bytes(hashlib.blake2b(paper_id.encode(), digest_size=8, key=key).digest(), "little")
             for paper_id in paper_ids
@@ -84,22 +60,45 @@ def select_sample(
         dtype=np.uint64,
         count=len(paper_ids),
     )
-    chosen: npt.NDArray[np.bool_] = hashes <= np.uint64(min(int(fraction * 2**64), 2**64 - 1))
-    if lengths_characters is not None and lengths_characters[chosen].sum() < min_characters:
-        order = np.argsort(hashes, kind="stable")
-        enough = int(np.searchsorted(np.cumsum(lengths_characters[order]), min_characters)) + 1
-        chosen[order[:enough]] = True
-    if not len(paper_ids):
+
+
+def sample_bound(
+    hashes: npt.NDArray[np.uint64],
+    fraction: float,
+    *,
+    lengths_characters: npt.NDArray[np.int64],
+    min_characters: int = 0,
+) -> int:
+    """Return the largest hash whose document trains the tokenizer.
+
+    The choice for one paper depends on its id and the seed alone, as long as ``min_characters`` does not
+    bind; a larger fraction keeps every document of a smaller one.
+
+    Args:
+        hashes: :func:`sample_hashes` of the documents.
+        fraction: share to choose, in (0, 1].
+        lengths_characters: text lengths, one per document.
+        min_characters: in a small corpus, take further documents in hash order until so much is chosen.
+
+    Raises:
+        InputError: there is no document, or none was chosen.
+    """
+    if not len(hashes):
         raise InputError(
             "the corpus has no document in the train split, so there is no text to train a tokenizer on; add "
             "papers, or lower corpus.splits.validation_fraction and corpus.splits.test_fraction"
         )
-    if not chosen.any():
+    bound = min(int(fraction * 2**64), 2**64 - 1)
+    if lengths_characters[hashes <= np.uint64(bound)].sum() < min_characters:
+        order = np.argsort(hashes, kind="stable")
+        enough = int(np.searchsorted(np.cumsum(lengths_characters[order]), min_characters))
+        bound = int(hashes[order[min(enough, len(order) - 1)]])
+    if not (hashes <= np.uint64(bound)).any():
         raise InputError(
-            f"tokenizer.sample_fraction={fraction} chooses none of {len(paper_ids)} documents; "
+            f"tokenizer.sample_fraction={fraction} chooses none of {len(hashes)} documents; "
             "raise it, or set tokenizer.sample_min_characters"
         )
-    return chosen
+    return bound
 
 
 def train_tokenizer(
@@ -292,7 +291,7 @@ def missing_bytes(tokenizer: PreTrainedTokenizerFast) -> list[int] | None:
     if '"ByteLevel"' not in json.dumps(description["pre_tokenizer"]) or description["normalizer"] is not None:
         return None
     vocabulary = tokenizer.get_vocab()
-    return [byte for byte, character in _byte_characters().items() if character not in vocabulary]
+    return [byte for byte, character in byte_characters().items() if character not in vocabulary]
 
 
 def check_round_trip(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> None:
@@ -359,7 +358,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _byte_characters() -> dict[int, str]:
+def byte_characters() -> dict[int, str]:
     """Return the printable stand-in of each byte in a byte-level vocabulary (as GPT-2 chose them)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(BYTE_VALUES) if byte not in printable]

@@ -25,8 +25,10 @@ With none to spare, Ray Data and Ray Train wait for each other for ever, without
 """
 
 
-def required_cpus(recipe: Recipe) -> int:
-    """Return the logical CPUs a run needs."""
+def required_cpus(recipe: Recipe, *, training: bool = True) -> int:
+    """Return the logical CPUs a run needs: those of its training processes and two more, or one."""
+    if not training:
+        return 1
     return recipe.cluster.workers * recipe.cluster.cpus_per_worker + SPARE_CPUS
 
 
@@ -35,17 +37,17 @@ def given_address(recipe: Recipe) -> str | None:
     return recipe.cluster.address or os.environ.get("RAY_ADDRESS")
 
 
-def local_cpus(recipe: Recipe) -> int:
-    """Return the logical CPUs that a local Ray gets; they may exceed the real ones.
+def local_cpus(recipe: Recipe, *, training: bool = True) -> int:
+    """Return the logical CPUs that a local Ray gets; for training they may exceed the real ones.
 
     Raises:
         ConfigError: ``cluster.local_cpus`` is below what the workers need, or there are far more workers
             than this machine has CPUs.
     """
-    needed = required_cpus(recipe)
+    needed = required_cpus(recipe, training=training)
     real = os.cpu_count() or 1
     cpus = recipe.cluster.local_cpus or max(real, needed)
-    if not recipe.cluster.local_cpus and recipe.cluster.workers > max(_FEW_WORKERS, 2 * real):
+    if training and not recipe.cluster.local_cpus and recipe.cluster.workers > max(_FEW_WORKERS, 2 * real):
         raise ConfigError(
             f"cluster.workers: {recipe.cluster.workers} processes are too many for the {real} CPUs of this "
             f"machine; lower it to at most {max(_FEW_WORKERS, 2 * real)}, give the address of a cluster as "
@@ -60,11 +62,12 @@ def local_cpus(recipe: Recipe) -> int:
 
 
 @contextlib.contextmanager
-def connected(recipe: Recipe) -> Iterator[None]:
+def connected(recipe: Recipe, *, training: bool = True) -> Iterator[None]:
     """Connect to Ray for the duration of a ``with`` block.
 
     A cluster that was already there (``cluster.address``, RAY_ADDRESS, or this process runs inside a Ray
-    job) is left running; a local one is shut down at the end.
+    job) is left running; a local one is shut down at the end. Without ``training`` one CPU is enough and no
+    GPU is asked for.
 
     Raises:
         ConfigError: ``cluster.local_cpus`` is below what the workers need.
@@ -79,7 +82,7 @@ def connected(recipe: Recipe) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     if ray.is_initialized():
-        check_resources(recipe)
+        check_resources(recipe, training=training)
         with _own_errors():
             yield
         return
@@ -99,9 +102,9 @@ def connected(recipe: Recipe) -> Iterator[None]:
                 "`ray start --head`, correct cluster.address or RAY_ADDRESS, or unset both to use a local Ray"
             ) from None
     else:
-        start_local(recipe, settings)
+        start_local(recipe, settings, training=training)
     try:
-        check_resources(recipe)
+        check_resources(recipe, training=training)
         with _own_errors():
             yield
     finally:
@@ -140,11 +143,11 @@ def _own_errors() -> Iterator[None]:
         raise
 
 
-def start_local(recipe: Recipe, settings: dict[str, object]) -> None:
+def start_local(recipe: Recipe, settings: dict[str, object], *, training: bool = True) -> None:
     """Start a Ray on this machine with enough logical CPUs."""
     import ray
 
-    cpus = local_cpus(recipe)
+    cpus = local_cpus(recipe, training=training)
     for attempt in range(1, _LOCAL_START_ATTEMPTS + 1):
         try:
             # Without an address Ray would join whatever `ray start` last started on this machine.
@@ -164,7 +167,7 @@ def start_local(recipe: Recipe, settings: dict[str, object]) -> None:
     )
 
 
-def check_resources(recipe: Recipe) -> None:
+def check_resources(recipe: Recipe, *, training: bool = True) -> None:
     """Refuse a cluster that cannot hold the run, or whose nodes cannot see the storage root.
 
     Raises:
@@ -174,14 +177,14 @@ def check_resources(recipe: Recipe) -> None:
 
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    needed = required_cpus(recipe)
+    needed = required_cpus(recipe, training=training)
     if cpus < needed:
         raise PlatformError(
             f"the Ray cluster has {cpus} logical CPUs, cluster.workers={recipe.cluster.workers} needs "
             f"{needed} (workers + {SPARE_CPUS}); lower cluster.workers, add nodes, or start Ray with "
             f"--num-cpus={needed}"
         )
-    if recipe.cluster.use_gpu and gpus < recipe.cluster.workers:
+    if training and recipe.cluster.use_gpu and gpus < recipe.cluster.workers:
         raise PlatformError(
             f"cluster.use_gpu is set and cluster.workers={recipe.cluster.workers}, but the Ray cluster has "
             f"{gpus} GPUs; lower cluster.workers, add GPU nodes, or set cluster.use_gpu=false"

@@ -9,26 +9,27 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from baltoro.core.artifacts import Artifact, ArtifactWriter
-from baltoro.core.config import result_fields
 from baltoro.core.errors import InputError
-from baltoro.core.storage import digest_of, join
+from baltoro.core.storage import join
+from baltoro.corpus.decontamination.cut import CONTAMINATED
+from baltoro.corpus.dedup.clusters import LEVELS
 from baltoro.corpus.work import STAGING
+from baltoro.jobs.extend import CORPUS_VERSION, corpus_settings
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.tracking.mlflow import StageRun, Tracker
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
+    from baltoro.corpus.decontamination.canaries import CanaryCounts
     from baltoro.corpus.decontamination.items import EvaluationSet
+    from baltoro.corpus.figures import Figures
     from baltoro.papers.metadata import MetadataTable
 
 logger = logging.getLogger(__name__)
 
 
 def corpus_inputs(context: Context) -> dict[str, Any]:
-    """Return what identifies a corpus: its settings, and each source by content."""
-    config = context.recipe.corpus
-    inputs = result_fields(config, "corpus.")
+    """Return what identifies a corpus: its settings, and each source by the content that is read."""
+    inputs = corpus_settings(context.recipe.corpus, context.storage)
     for index, listing in enumerate(context.listings):
         inputs[f"corpus.sources.{index}.objects"] = len(listing.objects)
         inputs[f"corpus.sources.{index}.listing"] = listing.digest()
@@ -36,89 +37,125 @@ def corpus_inputs(context: Context) -> dict[str, Any]:
             # The table counts by content, wherever it stands.
             table = context.storage.read_bytes(listing.source.metadata.uri)
             inputs[f"corpus.sources.{index}.metadata.digest"] = hashlib.sha256(table).hexdigest()[:16]
-    for index, evaluation in enumerate(config.decontaminate.sets):
-        inputs[f"corpus.decontaminate.sets.{index}.content"] = digest_of(context.storage.list(evaluation.uri))
     return inputs
 
 
 def build_corpus(
     context: Context, parents: Mapping[str, Artifact], writer: ArtifactWriter, run: StageRun
 ) -> StageOutput:
-    """Build the corpus and log its data card.
+    """Build the corpus, or the part that a snapshot adds to another one, and log its data card.
 
     Raises:
         InputError: no paper of any source can be used.
     """
+    from baltoro.corpus.card import DataCard, card_files
     from baltoro.corpus.decontamination.canaries import judge_recall
     from baltoro.corpus.decontamination.matcher import ItemIndex
-    from baltoro.corpus.pipeline import build_documents, rejects_of, work_folder
-    from baltoro.corpus.report import DataCard, card_files
-    from baltoro.corpus.work import parquet_bytes
+    from baltoro.corpus.pipeline import build_documents, work_folder
 
     del parents
     config = context.recipe.corpus
+    extension = context.extension
     started = time.monotonic()
     metadata = load_metadata(context)
     sets = load_evaluation_sets(context)
     items = [item for evaluation in sets for item in evaluation.items]
     index = ItemIndex.build(items, config.decontaminate.match) if items else None
     writer.adopt_folder(work_folder(config), shared=True)
-    build = build_documents(config, context.listings, context.storage, metadata, index, writer)
-    warning = judge_recall(build.canaries, config.decontaminate.canaries)
+    totals = build_documents(
+        config,
+        context.listings,
+        context.storage,
+        metadata,
+        index,
+        writer,
+        extension.earlier if extension is not None else None,
+    )
+    figures = totals.figures
+    canaries = canary_counts(totals.canaries)
+    warning = judge_recall(canaries, config.decontaminate.canaries)
     if warning is not None:
         logger.warning("%s", warning)
-    rejects = rejects_of(build.records)
-    refuse_unusable(build.records, rejects)
-    writer.write_file("rejects.parquet", parquet_bytes(rejects), rows=rejects.num_rows)
-    writer.write_file("duplicates.parquet", parquet_bytes(build.duplicates), rows=build.duplicates.num_rows)
-    card = DataCard.from_build(
+    refuse_unusable(figures)
+    if totals.ranks_better:
+        logger.warning("%s", older_versions_message(totals.ranks_better))
+    extends = None
+    if extension is not None:
+        extends = {**extension.figures(), "older_versions_kept": totals.ranks_better}
+    card = DataCard.from_figures(
         name=context.recipe.name,
         fingerprint=writer.fingerprint,
-        records=build.records,
-        duplicates=build.duplicates,
-        documents_by_split=build.summary.documents_by_split,
-        metadata={name: count_metadata(table, name, build.records) for name, table in metadata.items()},
-        cleaned=build.cleaned,
-        cleaned_papers=build.cleaned_papers,
+        figures=figures,
+        cleaned=totals.cleaned,
+        cleaned_papers=totals.cleaned_papers,
         evaluation_sets=[describe_set(evaluation) for evaluation in sets],
         items_too_short=len(index.too_short) if index is not None else 0,
-        canaries=build.canaries,
+        canaries=canaries,
+        clusters=totals.clusters,
+        cluster_sizes={int(size): count for size, count in totals.cluster_sizes.items()},
+        metadata_rows={name: len(table.rows) for name, table in metadata.items()},
+        extends=extends,
     )
     for filename, data in card_files(card).items():
         writer.write_file(f"card/{filename}", data)
         run.log_bytes(data, f"data_card/{filename}")
-    summary = build.summary
+    rejected, duplicates = dict(sorted(figures.rejected.items())), figures.duplicates
     run.log_metrics(
         {
-            "corpus/papers_read": summary.papers_read,
-            "corpus/papers_kept": summary.kept,
-            "corpus/papers_rejected": sum(summary.rejected.values()),
-            "corpus/duplicates": sum(summary.duplicates.values()),
-            "corpus/text_bytes": summary.text_bytes,
+            "corpus/papers_read": figures.papers_read,
+            "corpus/papers_kept": figures.kept,
+            "corpus/papers_rejected": sum(rejected.values()),
+            "corpus/duplicates": sum(duplicates.values()),
+            "corpus/text_bytes": figures.text_bytes,
             "corpus/build_seconds": time.monotonic() - started,
         }
     )
-    figures: dict[str, Any] = {
-        "papers_read": summary.papers_read,
-        "kept": summary.kept,
-        "rejected": summary.rejected,
-        "duplicates": summary.duplicates,
-        "contaminated": summary.contaminated,
-        "documents": summary.kept,
-        "bytes": summary.text_bytes,
+    summary: dict[str, Any] = {
+        "papers_read": figures.papers_read,
+        "kept": figures.kept,
+        "rejected": rejected,
+        "duplicates": {kind: duplicates.get(kind, 0) for kind in LEVELS},
+        "contaminated": rejected.get(CONTAMINATED, 0),
+        "documents": figures.kept,
+        "bytes": figures.text_bytes,
     }
+    if config.dedup.versions.merge:
+        summary["merged"] = totals.merged
+    if config.dedup.repeated_spans.enabled:
+        summary["repeated_bytes_cut"] = totals.cut_bytes
+    if extends is not None:
+        summary["extends"] = extends
+        summary["documents"] = figures.kept + extends["documents"]
     if config.trial.enabled:
-        figures["trial"] = extrapolate(context, figures, time.monotonic() - started)
+        summary["trial"] = extrapolate(context, summary, time.monotonic() - started)
     return StageOutput(
         counts={
-            "papers_read": summary.papers_read,
-            "kept": summary.kept,
-            "rejected": sum(summary.rejected.values()),
-            "duplicates": sum(summary.duplicates.values()),
-            **{f"documents_{split}": count for split, count in sorted(summary.documents_by_split.items())},
+            "papers_read": figures.papers_read,
+            "kept": figures.kept,
+            "rejected": sum(rejected.values()),
+            "duplicates": sum(duplicates.values()),
+            **{f"documents_{split}": count for split, count in sorted(figures.splits.items())},
         },
-        summary=figures,
-        extra={"documents_by_split": summary.documents_by_split},
+        summary=summary,
+        extra={"documents_by_split": dict(sorted(figures.splits.items()))},
+    )
+
+
+def older_versions_message(count: int) -> str:
+    """Return what people are told when an earlier part keeps versions that a whole build would replace."""
+    return (
+        f"{count} new papers gave way to an older version of theirs that stands in an earlier part and ranks "
+        "lower (ranks_better in duplicates.parquet); to take the newer ones build the whole corpus anew, "
+        "with corpus.extends=null"
+    )
+
+
+def canary_counts(plain: Mapping[str, Any]) -> CanaryCounts:
+    """Return what the passes counted of planted evaluation items."""
+    from baltoro.corpus.decontamination.canaries import CanaryCounts, MissedCanary
+
+    return CanaryCounts(
+        plain["planted"], plain["found"], tuple(MissedCanary(*missed) for missed in plain["missed"])
     )
 
 
@@ -205,41 +242,23 @@ def load_metadata(context: Context) -> dict[str, MetadataTable]:
     }
 
 
-def count_metadata(table: MetadataTable, source: str, records: pa.Table) -> dict[str, int]:
-    """Return how well a metadata table fits the documents of its source."""
-    rows = [
-        row["metadata_row"]
-        for row in records.select(["source", "reason", "metadata_row"]).to_pylist()
-        if row["source"] == source and row["reason"] is None
-    ]
-    matched = {row for row in rows if row is not None}
-    return {
-        "papers matched": sum(row is not None for row in rows),
-        "papers without a row": sum(row is None for row in rows),
-        "rows without a paper": len(table.rows.keys() - matched),
-    }
-
-
-def refuse_unusable(records: pa.Table, rejects: pa.Table) -> None:
+def refuse_unusable(figures: Figures) -> None:
     """Stop before anything is published when no record of any source can be used.
 
     Raises:
         InputError: with the counts of the reasons and three examples.
     """
-    if rejects.num_rows == records.num_rows:
-        counts: dict[str, int] = {}
-        for reason in rejects.column("reason").to_pylist():
-            counts[reason] = counts.get(reason, 0) + 1
-        examples = [
-            f"{row['uri']}: {row['reason']} ({row['detail']})" for row in rejects.slice(0, 3).to_pylist()
-        ]
-        raise InputError(
-            f"none of the {records.num_rows} records of corpus.sources can be used: "
-            + ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-            + "; for example "
-            + "; ".join(examples)
-            + ". Check corpus.sources, or look at one file with `baltoro papers show FILE`"
-        )
+    rejected = figures.rejected
+    if not figures.papers_read or sum(rejected.values()) < figures.papers_read:
+        return
+    examples = [f"{row['uri']}: {row['reason']} ({row['detail']})" for row in figures.sample("rejects")[:3]]
+    raise InputError(
+        f"none of the {figures.papers_read} records of corpus.sources can be used: "
+        + ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
+        + "; for example "
+        + "; ".join(examples)
+        + ". Check corpus.sources, or look at one file with `baltoro papers show FILE`"
+    )
 
 
 def finish_corpus(
@@ -257,7 +276,7 @@ def finish_corpus(
 CORPUS = Stage(
     name="corpus",
     kind="corpus",
-    version=2,
+    version=CORPUS_VERSION,
     parents=(),
     inputs=corpus_inputs,
     build=build_corpus,

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from baltoro.core.artifacts import Artifact
 from baltoro.core.errors import InputError
+from baltoro.core.storage import Storage
 from baltoro.corpus.cleaning import clean_paper, explain_cleaning
 from baltoro.corpus.config import SourceConfig
 from baltoro.corpus.decontamination.cut import explain as explain_matches
@@ -23,6 +27,7 @@ from baltoro.corpus.filters import (
 from baltoro.corpus.filters import explain as explain_rules
 from baltoro.corpus.words import words_of
 from baltoro.jobs.corpus import load_evaluation_sets, load_metadata
+from baltoro.jobs.extend import part_chain
 from baltoro.jobs.stages import Context
 from baltoro.papers.reader import read_object
 from baltoro.papers.renderers import render
@@ -162,22 +167,39 @@ def find_record(context: Context, paper_id: str) -> Paper | Reject:
 
 def built_verdict(context: Context, paper_id: str) -> dict[str, Any]:
     """Return what became of a paper in the recipe's corpus, if that is built."""
-    import pyarrow.parquet as pq
-
     from baltoro.jobs.runner import plan
 
     artifact = plan(context, "corpus")[-1].artifact
     if artifact is None:
         return {"built": "the corpus of this recipe is not built yet"}
-    with context.storage.open(artifact.uri_of("duplicates.parquet")) as file:
-        rows = pq.read_table(file, filters=[("paper_id", "=", paper_id)]).to_pylist()
-    if rows:
-        return {"built": f"gave way to {rows[0]['kept_paper_id']} as its {rows[0]['kind']} copy"}
-    with context.storage.open(artifact.uri_of("rejects.parquet")) as file:
-        rows = pq.read_table(file, filters=[("paper_id", "=", paper_id)]).to_pylist()
-    if rows:
-        return {"built": f"rejected: {rows[0]['reason']}: {rows[0]['detail']}"}
-    return {"built": f"kept in {artifact.uri}"}
+    # Of a changed file the newest part knows best.
+    for part in reversed(part_chain(context.store, artifact)):
+        verdict = verdict_in(part, context.storage, paper_id)
+        if verdict is not None:
+            return {"built": verdict}
+    return {"built": "not among the papers that were read; build the corpus again"}
+
+
+def verdict_in(part: Artifact, storage: Storage, paper_id: str) -> str | None:
+    """Return what became of a paper in one part of a corpus; ``None`` if that part did not read it."""
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        with storage.open(part.uri_of(name)) as file:
+            found: list[dict[str, Any]] = pq.read_table(
+                file, filters=[("paper_id", "=", paper_id)]
+            ).to_pylist()
+            return found
+
+    if copies := rows("duplicates.parquet"):
+        better = " (a build of all papers anew would keep this one)" if copies[0]["ranks_better"] else ""
+        return f"gave way to {copies[0]['kept_paper_id']} as its {copies[0]['kind']} copy{better}"
+    if rejects := rows("rejects.parquet"):
+        return f"rejected: {rejects[0]['reason']}: {rejects[0]['detail']}"
+    source, _, key = paper_id.partition("/")
+    file_keys = [key, key.rpartition("#")[0]]
+    with storage.open(part.uri_of("objects.parquet")) as file:
+        read = pq.read_table(file, filters=[("source", "=", source), ("key", "in", file_keys)])
+    return f"kept in {part.uri}" if read.num_rows else None
 
 
 def describe(explained: dict[str, Any]) -> str:

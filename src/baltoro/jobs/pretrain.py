@@ -24,6 +24,7 @@ from baltoro.core.storage import Storage, is_local, join, local_path
 from baltoro.data.order import StepOrder
 from baltoro.data.shards import ShardFile, TokenDataset
 from baltoro.jobs.cluster import given_address
+from baltoro.jobs.extend import part_chain
 from baltoro.jobs.model import is_preset
 from baltoro.jobs.progress import training_progress
 from baltoro.jobs.stages import Context, Stage, StageOutput
@@ -94,8 +95,9 @@ def build_pretrain(
     """
     recipe = context.recipe
     config = recipe.pretrain
-    train_files = tuple(split_files(parents["tokens"], "train"))
-    validation_files = tuple(split_files(parents["tokens"], "validation"))
+    parts = part_chain(context.store, parents["tokens"])
+    train_files = tuple(split_files(parts, "train"))
+    validation_files = tuple(split_files(parts, "validation"))
     rows = sum(file.rows for file in train_files)
     order = StepOrder(rows, config.data.sequence_length, config.global_batch_tokens)
     steps = total_steps(config, order)

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from baltoro.core.artifacts import Artifact, InputChange, fingerprint_of
@@ -21,6 +21,7 @@ from baltoro.core.provenance import Provenance, collect_provenance
 from baltoro.core.storage import join
 from baltoro.jobs.cluster import connected, given_address, local_cpus
 from baltoro.jobs.corpus import CORPUS
+from baltoro.jobs.extend import BASE, Extension, part_chain
 from baltoro.jobs.model import MODEL, MODEL_FOLDER, is_preset
 from baltoro.jobs.pretrain import PRETRAIN
 from baltoro.jobs.recipe import Recipe
@@ -43,7 +44,16 @@ Status = Literal["done", "new", "stale", "pinned"]
 class PlannedStage:
     """One stage of a plan.
 
-    ``changes`` are the keys that differ from the latest artifact of the name: what made a stage stale.
+    Attributes:
+        stage: what is built.
+        status: whether it is there already.
+        fingerprint: of the artifact.
+        inputs: what the fingerprint is made of.
+        parents: by role, the key of the planned stage that gives the parent.
+        artifact: what is there already.
+        changes: the keys that differ from the latest artifact of the name: what made a stage stale.
+        given: by role, parents that no stage of the plan gives.
+        part: which earlier part of an extended corpus it is for, from 1; 0 if for the recipe's own.
     """
 
     stage: Stage
@@ -53,6 +63,13 @@ class PlannedStage:
     parents: Mapping[str, str]
     artifact: Artifact | None
     changes: tuple[InputChange, ...] = ()
+    given: Mapping[str, Artifact] = field(default_factory=dict)
+    part: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its name in the plan."""
+        return f"{self.stage.name}, part {self.part}" if self.part else self.stage.name
 
 
 def active_stages(recipe: Recipe) -> tuple[Stage, ...]:
@@ -99,7 +116,7 @@ def plan(context: Context, target: str) -> list[PlannedStage]:
         BaltoroError: whatever a stage refuses of its inputs.
     """
     if given_address(context.recipe) is None:
-        local_cpus(context.recipe)
+        local_cpus(context.recipe, training=target == PRETRAIN.name)
     planned: dict[str, PlannedStage] = {}
     for stage in needed_stages(context.recipe, target):
         pin = getattr(context.recipe.pins, stage.name, None)
@@ -107,28 +124,75 @@ def plan(context: Context, target: str) -> list[PlannedStage]:
             pinned = open_pin(context, stage, pin)
             planned[stage.name] = PlannedStage(stage, "pinned", pinned.fingerprint, {}, {}, pinned)
             continue
-        parents = {name: planned[name].fingerprint for name in parents_of(stage, context.recipe)}
-        inputs = {
-            **stage.inputs(context),
-            "stage.version": stage.version,
-            **{f"parents.{name}": fingerprint for name, fingerprint in parents.items()},
-        }
-        fingerprint = fingerprint_of(inputs)
-        name = stage.artifact_name(context)
-        artifact: Artifact | None = context.store.find(stage.kind, name, fingerprint)
-        changes: tuple[InputChange, ...] = ()
-        status: Status = "done"
-        if artifact is None:
-            if stage.check is not None:
-                stage.check(context)
-            changes = context.store.explain_stale(stage.kind, name, inputs)
-            status = "stale" if changes else "new"
-        else:
-            context.store.check_files(artifact)
-        planned[stage.name] = PlannedStage(stage, status, fingerprint, inputs, parents, artifact, changes)
+        parents = {name: name for name in parents_of(stage, context.recipe)}
+        given: dict[str, Artifact] = {}
+        earlier = earlier_parts(context, planned)
+        if stage is CORPUS and context.extension is not None:
+            if context.extension.nothing_new:
+                planned[stage.name] = _nothing_new(context.extension)
+                continue
+            given[BASE] = context.extension.base
+        elif stage is TOKENIZER and "corpus" in parents and earlier:
+            # The tokenizer of the first part: another one would change every sequence there is.
+            del parents["corpus"]
+            given["corpus"] = earlier[0]
+        elif stage is TOKENS:
+            for number, part in enumerate(earlier, 1):
+                without = {role: key for role, key in parents.items() if role != "corpus"}
+                entry = _plan_stage(context, stage, without, {"corpus": part}, planned, number)
+                planned[entry.key] = entry
+                parents[BASE] = entry.key
+        planned[stage.name] = _plan_stage(context, stage, parents, given, planned)
     refuse_other_tokenizer(planned)
     refuse_longer_sequences(context, planned)
     return list(planned.values())
+
+
+def _plan_stage(  # noqa: PLR0917  (the parts of one entry)
+    context: Context,
+    stage: Stage,
+    parents: Mapping[str, str],
+    given: Mapping[str, Artifact],
+    planned: Mapping[str, PlannedStage],
+    part: int = 0,
+) -> PlannedStage:
+    """Say whether a stage with these parents is done, new or stale."""
+    fingerprints = {role: planned[key].fingerprint for role, key in parents.items()}
+    fingerprints |= {role: artifact.fingerprint for role, artifact in given.items()}
+    inputs = {
+        **stage.inputs(context),
+        "stage.version": stage.version,
+        **{f"parents.{role}": fingerprint for role, fingerprint in fingerprints.items()},
+    }
+    fingerprint = fingerprint_of(inputs)
+    name = stage.artifact_name(context)
+    artifact: Artifact | None = context.store.find(stage.kind, name, fingerprint)
+    changes: tuple[InputChange, ...] = ()
+    status: Status = "done"
+    if artifact is None:
+        if stage.check is not None:
+            stage.check(context)
+        changes = context.store.explain_stale(stage.kind, name, inputs)
+        status = "stale" if changes else "new"
+    else:
+        context.store.check_files(artifact)
+    return PlannedStage(stage, status, fingerprint, inputs, parents, artifact, changes, given, part)
+
+
+def earlier_parts(context: Context, planned: Mapping[str, PlannedStage]) -> tuple[Artifact, ...]:
+    """Return the parts before the one that the recipe's corpus stage gives, the first one first."""
+    corpus = planned.get("corpus")
+    if corpus is None:
+        return ()
+    if corpus.artifact is not None:
+        return part_chain(context.store, corpus.artifact)[:-1]
+    return context.extension.parts if context.extension is not None else ()
+
+
+def _nothing_new(extension: Extension) -> PlannedStage:
+    """Return the corpus stage of a recipe whose papers are all there already."""
+    base = extension.base
+    return PlannedStage(CORPUS, "done", base.fingerprint, base.manifest.inputs, {}, base)
 
 
 def open_pin(context: Context, stage: Stage, pin: str) -> Artifact:
@@ -187,7 +251,7 @@ def describe_plan(planned: Sequence[PlannedStage]) -> str:
     """Return the plan for people: one line a stage, and under a stale one the keys that made it so."""
     lines = []
     for entry in planned:
-        lines.append(f"{entry.stage.name:<10} {entry.status:<7} {entry.fingerprint}")
+        lines.append(f"{entry.key:<10} {entry.status:<7} {entry.fingerprint}")
         lines.extend(f"{'':10}   {change}" for change in entry.changes)
     return "\n".join(lines)
 
@@ -226,14 +290,15 @@ def execute(
     summaries: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         if any(entry.stage.needs_ray for entry in missing):
-            stack.enter_context(connected(recipe))
+            training = any(entry.stage is PRETRAIN for entry in missing)
+            stack.enter_context(connected(recipe, training=training))
         recipe_run = None
         if missing:
             tags = {"baltoro.recipe": recipe.name, **provenance_tags(collect_provenance())}
             recipe_run = stack.enter_context(tracker.run(recipe.name, tags=tags))
             recipe_run.log_bytes(dump_yaml(recipe).encode(), "recipe.yaml")
         for entry in planned:
-            name = entry.stage.name
+            name = entry.key
             if entry.artifact is None:
                 assert recipe_run is not None
                 artifacts[name], added = build_stage(context, entry, artifacts, tracker, recipe_run, say=say)
@@ -242,7 +307,8 @@ def execute(
                 artifacts[name] = entry.artifact
                 finish = entry.stage.finish
                 added = finish(context, entry.artifact, tracker, None) if finish is not None else {}
-            summaries[name] = {**stage_summary(artifacts[name]), **added}
+            if not entry.part:
+                summaries[name] = {**stage_summary(artifacts[name]), **added}
         if recipe_run is not None:
             # What MLflow shows as the run's description, first thing on its page.
             note = closing_lines(recipe, summaries, None if len(summaries) > 1 else target)
@@ -295,9 +361,10 @@ def build_stage(
     """Build and publish one stage inside its own MLflow run; return its artifact and what finishing adds."""
     stage, recipe = entry.stage, context.recipe
     started = time.monotonic()
-    say(f"{stage.name}: building {entry.fingerprint}")
+    label = entry.key
+    say(f"{label}: building {entry.fingerprint}")
     with _stage_run(tracker, entry, recipe, recipe_run) as run:
-        parents = {name: artifacts[name] for name in entry.parents}
+        parents = {role: artifacts[key] for role, key in entry.parents.items()} | dict(entry.given)
         for role, parent in parents.items():
             run.log_dataset(role, parent.uri, parent.fingerprint, "training", dict(parent.manifest.counts))
         writer = context.store.begin(stage.kind, stage.artifact_name(context), entry.fingerprint)
@@ -320,5 +387,5 @@ def build_stage(
             artifact = published
         run.set_tags({"baltoro.artifact": artifact.uri})
         added = stage.finish(context, artifact, tracker, run) if stage.finish is not None else {}
-    say(f"{stage.name}: done in {time.monotonic() - started:.0f} s ({artifact.uri})")
+    say(f"{label}: done in {time.monotonic() - started:.0f} s ({artifact.uri})")
     return artifact, added

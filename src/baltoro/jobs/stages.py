@@ -14,6 +14,7 @@ from typing import Any
 from baltoro.core.artifacts import Artifact, ArtifactStore, ArtifactWriter
 from baltoro.core.storage import Storage
 from baltoro.corpus.listing import SourceListing, list_sources, sample_listings
+from baltoro.jobs.extend import CORPUS_VERSION, Extension, corpus_settings, extend
 from baltoro.jobs.recipe import Recipe
 from baltoro.tracking.mlflow import StageRun, Tracker
 
@@ -40,8 +41,24 @@ class Context:
         return list_sources(self.recipe.corpus, self.storage, self.recipe.storage.root)
 
     @cached_property
+    def extension(self) -> Extension | None:
+        """What the recipe adds to the corpus that it extends, if it extends one."""
+        if self.recipe.corpus.extends is None:
+            return None
+        return extend(
+            extends=self.recipe.corpus.extends,
+            store=self.store,
+            storage=self.storage,
+            name=self.recipe.name,
+            inputs={**corpus_settings(self.recipe.corpus, self.storage), "stage.version": CORPUS_VERSION},
+            listings=self.whole_listings,
+        )
+
+    @cached_property
     def listings(self) -> list[SourceListing]:
-        """The files that are read: all, or the part that a trial chooses."""
+        """The files that are read: all, those that a corpus lacks, or the part that a trial chooses."""
+        if self.extension is not None:
+            return list(self.extension.listings)
         return sample_listings(self.whole_listings, self.recipe.corpus.trial)
 
 

@@ -61,8 +61,31 @@ def _corpus(summary: Mapping[str, Any]) -> list[str]:
         f" + {sum(duplicates.values())} duplicates",
         *([f"rejected: {reasons}"] if reasons else []),
         f"{summary['bytes'] / 1e6:.2f} MB of text; data card: {summary['data_card']}",
+        *_extends(summary.get("extends"), summary["kept"]),
         *_trial(summary.get("trial")),
         str(summary["artifact"]),
+    ]
+
+
+def _extends(extends: Mapping[str, Any] | None, kept: int) -> list[str]:
+    if extends is None:
+        return []
+    changed, gone = extends["objects_changed"], extends["objects_gone"]
+    older = extends["older_versions_kept"]
+    return [
+        f"SNAPSHOT: {extends['objects_new']:,} new files read"
+        + (f" and {changed:,} changed ones" if changed else "")
+        + f", {extends['objects_unchanged']:,} were there"
+        + (f", {gone:,} are no longer listed (their documents stay)" if gone else "")
+        + f"; {extends['documents']:,} + {kept:,} = {extends['documents'] + kept:,} documents",
+        *(
+            [
+                f"{older:,} gave way to an older version of theirs that ranks lower; corpus.extends=null "
+                "builds all anew"
+            ]
+            if older
+            else []
+        ),
     ]
 
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute
 
 from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
 from baltoro.core.errors import ConfigError
 from baltoro.core.storage import Storage, join
+from baltoro.corpus.work import read_parquet
+from baltoro.jobs.extend import part_chain
 from baltoro.jobs.model import is_preset
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.papers.renderers import special_tokens
@@ -26,6 +29,8 @@ from baltoro.tracking.mlflow import StageRun
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from baltoro.data.config import TokenizerConfig
 
 _SOURCE_STYLE = re.compile(r"corpus\.sources\.(\d+)\.style")
 
@@ -40,11 +45,18 @@ def markers(context: Context) -> list[str]:
 
 
 def corpus_styles(context: Context) -> list[str]:
-    """Return the rendering style of each source of the corpus, which a pinned corpus knows itself."""
+    """Return the rendering style of each source of the corpus.
+
+    A pinned corpus knows it itself; later parts have no other styles than the first.
+    """
     pin = context.recipe.pins.corpus
-    if pin is None:
+    if pin is not None:
+        first = part_chain(context.store, context.store.open(pin, kind="corpus"))[0]
+    elif context.extension is not None:
+        first = context.extension.parts[0]
+    else:
         return [source.style for source in context.recipe.corpus.sources]
-    inputs = context.store.open(pin, kind="corpus").manifest.inputs
+    inputs = first.manifest.inputs
     found = {key: _SOURCE_STYLE.fullmatch(key) for key in inputs}
     by_source = {int(match[1]): str(inputs[key]) for key, match in found.items() if match is not None}
     return [style for _, style in sorted(by_source.items())]
@@ -109,43 +121,44 @@ def build_tokenizer(
 
 
 class TokenizerSample:
-    """The texts that train a tokenizer: a stable sample of the corpus' training documents."""
+    """The texts that train a tokenizer: a stable sample of the corpus' training documents.
 
-    def __init__(self, storage: Storage, corpus: Artifact, config: Any) -> None:
-        from baltoro.data.tokenizer import select_sample
+    Of each document only a hash and a length are held, 16 bytes.
+    """
+
+    def __init__(self, storage: Storage, corpus: Artifact, config: TokenizerConfig) -> None:
+        from baltoro.data.tokenizer import sample_bound, sample_hashes
 
         self._storage = storage
         self._parts = corpus_parts(corpus)
-        ids: list[str] = []
-        sizes: list[int] = []
+        self._seed = config.seed
+        hashes, lengths = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         for uri in self._parts:
-            with storage.open(uri) as file:
-                table = pq.read_table(file, columns=["paper_id", "characters", "split"])
-            for row in table.to_pylist():
-                if row["split"] == "train":
-                    ids.append(row["paper_id"])
-                    sizes.append(row["characters"])
-        mask = select_sample(
-            ids,
+            table = self._read(uri, ["paper_id", "characters", "split"])
+            hashes.append(sample_hashes(table.column("paper_id").to_pylist(), self._seed))
+            lengths.append(table.column("characters").to_numpy())
+        self._bound = sample_bound(
+            np.concatenate(hashes),
             config.sample_fraction,
-            config.seed,
-            lengths_characters=np.asarray(sizes, dtype=np.int64),
+            lengths_characters=np.concatenate(lengths),
             min_characters=config.sample_min_characters,
         )
-        self._chosen = {paper_id for paper_id, chosen in zip(ids, mask, strict=True) if chosen}
         self.size_bytes = 0
 
     def texts(self) -> Iterator[str]:
         """Yield the chosen texts in corpus order."""
+        from baltoro.data.tokenizer import sample_hashes
+
         for uri in self._parts:
-            with self._storage.open(uri) as file:
-                table = pq.read_table(file, columns=["paper_id", "text"])
-            for paper_id, text in zip(
-                table.column("paper_id").to_pylist(), table.column("text").to_pylist(), strict=True
-            ):
-                if paper_id in self._chosen:
-                    self.size_bytes += len(text.encode())
-                    yield text
+            table = self._read(uri, ["paper_id", "split", "text"])
+            hashes = sample_hashes(table.column("paper_id").to_pylist(), self._seed)
+            for text in table.column("text").filter(pa.array(hashes <= np.uint64(self._bound))).to_pylist():
+                self.size_bytes += len(text.encode())
+                yield text
+
+    def _read(self, uri: str, columns: list[str]) -> pa.Table:
+        table = read_parquet(self._storage, uri, columns)
+        return table.filter(pa.compute.equal(table.column("split"), "train"))
 
 
 def corpus_parts(corpus: Artifact) -> list[str]:

@@ -1,291 +1,56 @@
 """The tokens stage: corpus × tokenizer × sequence length → packed, shuffled shards.
 
-Four steps on Ray, of which only lengths pass through the driver: tokenise each corpus part; plan the rows
-of each group of documents from their lengths; hand every row to the shard that its place in the seeded order
-belongs to; write the shards. What lies between stays in Ray's object store, which spills to disk.
+The tasks of each pass run on Ray and hand over by files (:mod:`baltoro.jobs.token_passes`), so a killed build
+goes on where it stopped. A dataset is a list of parts: that of a corpus which extends another holds the rows
+of the added documents and names the artifacts whose rows come before them.
 """
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
-from baltoro.core.errors import InputError
-from baltoro.core.storage import Storage
+from baltoro.core.errors import ArtifactError, InputError
+from baltoro.core.storage import Storage, join
+from baltoro.corpus.work import STAGING, Task, WorkArea
 from baltoro.data.config import DataConfig
-from baltoro.data.mixture import copies_of, curriculum_of, passes_of, refuse_unknown_sources
-from baltoro.data.pack import PackingPlan, assemble_rows, plan_packing, shuffled_rank
-from baltoro.data.shards import RowBatch, ShardFile, shard_ranges, write_shard
+from baltoro.data.mixture import refuse_shares_of_whole, refuse_unknown_sources
+from baltoro.data.shards import ShardFile
+from baltoro.jobs.extend import BASE
 from baltoro.jobs.stages import Context, Stage, StageOutput
-from baltoro.jobs.tokenizer import corpus_parts, load_tokenizer
-from baltoro.tracking.mlflow import StageRun
-
-GROUP_TOKENS = 1 << 27
-"""Tokens that are packed together: enough that no padding is lost at the seams, 0.5 GB in one task.
-
-Groups are cut by documents, not by corpus parts: how many files a task reads must not change a row.
-"""
-
-SPLITS_WITH_ROWS = ("train", "validation")
-"""The test split is never tokenised here: nothing that trains or selects may see it."""
-
-PAPERS_SCHEMA = pa.schema(
-    [
-        ("paper_id", pa.string()),
-        ("source", pa.string()),
-        ("split", pa.string()),
-        ("tokens", pa.int64()),
-        ("merged", pa.list_(pa.string())),
-    ]
+from baltoro.jobs.token_files import TokenFiles
+from baltoro.jobs.token_passes import (
+    ExchangeTask,
+    Layout,
+    LayoutTask,
+    PackTask,
+    PapersTask,
+    ShardTask,
+    SplitTasks,
+    TokeniseTask,
+    read_written,
+    tokenizer_of,
 )
-"""``papers.parquet``: row ``i`` is what ``paper_index`` = i names; ``merged`` are its duplicates."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenisedPart:
-    """The documents of one corpus part, tokenised: ``tokens[offsets[i]:offsets[i + 1]]`` is document i."""
-
-    tokens: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedRows:
-    """Rows of one shard that one group contributes; ``place`` is each row's index in the shard."""
-
-    rows: RowBatch
-    place: npt.NDArray[np.int64]
-
-
-def tokenise_part(
-    uri: str, storage: Storage, tokenizer: Any, config: DataConfig
-) -> tuple[pa.Table, TokenisedPart]:
-    """Tokenise the documents of one corpus part that may be trained on or validated with.
-
-    Returns:
-        One row per document (paper_id, source, split, tokens), and the tokens themselves.
-    """
-    from baltoro.data.tokenise import tokenise_documents
-
-    with storage.open(uri) as file:
-        documents = pq.read_table(file, columns=["paper_id", "source", "split", "text"])
-    documents = documents.filter(pc.is_in(documents["split"], pa.array(SPLITS_WITH_ROWS)))
-    if not documents.num_rows:
-        empty = documents.select(["paper_id", "source", "split"]).append_column(
-            "tokens", pa.array([], pa.int64())
-        )
-        return empty, TokenisedPart(np.empty(0, np.int32), np.zeros(1, np.int64))
-    column = tokenise_documents(documents, tokenizer, config).column("input_ids").combine_chunks()
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    tokens = column.values.to_numpy().astype(np.int32, copy=False)
-    lengths = pa.array(np.diff(offsets))
-    table = documents.select(["paper_id", "source", "split"]).append_column("tokens", lengths)
-    return table, TokenisedPart(tokens[offsets[0] : offsets[-1]], offsets - offsets[0])
-
-
-def pack_group(  # noqa: PLR0917  (the parts must be arguments of their own for Ray to fetch them)
-    plan: PackingPlan,
-    documents: Sequence[npt.NDArray[np.int64]],
-    paper_index: npt.NDArray[np.int32],
-    places: npt.NDArray[np.int64],
-    rows_per_shard: int,
-    shards: int,
-    padding_id: int,
-    *parts: TokenisedPart,
-) -> list[PlacedRows]:
-    """Fill a group's planned rows with tokens and sort them by destination shard.
-
-    Args:
-        plan: rows of pieces; its document ``d`` is the ``d``-th of all chosen documents of the group.
-        documents: per part, the indices of its documents that are packed here.
-        paper_index: per document of the plan, its row in ``papers.parquet``.
-        places: per planned row, its index in the whole dataset.
-        rows_per_shard: rows of a full shard.
-        shards: number of shards; one list entry is returned for each.
-        padding_id: the token after the last segment of a row.
-        *parts: the tokenised corpus parts of the group.
-    """
-    pieces = [
-        part.tokens[part.offsets[index] : part.offsets[index + 1]]
-        for part, chosen in zip(parts, documents, strict=True)
-        for index in chosen.tolist()
-    ]
-    tokens = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
-    offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
-    batch = assemble_rows(
-        plan,
-        range(plan.rows),
-        tokens=tokens,
-        offsets=offsets,
-        paper_index=paper_index,
-        padding_id=padding_id,
-    )
-    placed = []
-    for shard in range(shards):
-        mine = np.flatnonzero(places // rows_per_shard == shard)
-        placed.append(PlacedRows(take_rows(batch, mine), places[mine] - shard * rows_per_shard))
-    return placed
-
-
-def take_rows(batch: RowBatch, rows: npt.NDArray[np.int64]) -> RowBatch:
-    """Return the rows at the given indices, in that order."""
-    return RowBatch(
-        batch.input_ids[rows],
-        [batch.segment_ends[row] for row in rows.tolist()],
-        [batch.paper_index[row] for row in rows.tolist()],
-        None if batch.loss_mask is None else batch.loss_mask[rows],
-    )
-
-
-def join_shard(*placed: PlacedRows) -> RowBatch:
-    """Return a shard's rows in their order, from what each group contributes."""
-    present = [entry for entry in placed if len(entry.place)]
-    order = np.argsort(np.concatenate([entry.place for entry in present]))
-    return take_rows(RowBatch.concatenate([entry.rows for entry in present]), order)
-
-
-def save_shard(
-    uri: str, storage: Storage, config: DataConfig, tokenizer_fingerprint: str, *placed: PlacedRows
-) -> ShardFile:
-    """Write one shard from the groups' contributions."""
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "shard.parquet"
-        written = write_shard(
-            join_shard(*placed),
-            path,
-            uri=uri,
-            rows_per_row_group=config.rows_per_row_group,
-            tokenizer_fingerprint=tokenizer_fingerprint,
-        )
-        storage.upload_file(path, uri)
-    return written
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Consecutive documents packed together in one epoch: the parts they lie in, and the plan of rows.
-
-    Attributes:
-        parts: the parts that hold at least one of the documents.
-        documents: per entry of ``parts``, the indices of its documents that are packed here.
-        paper_index: per document, its row in ``papers.parquet``.
-        plan: its document ``d`` is the ``d``-th of all documents of the group.
-    """
-
-    parts: list[int]
-    documents: list[npt.NDArray[np.int64]]
-    paper_index: npt.NDArray[np.int32]
-    plan: PackingPlan
-
-
-def plan_groups(
-    documents: Sequence[pa.Table], split: str, config: DataConfig, epoch: int
-) -> list[list[Group]]:
-    """Plan one epoch of one split: which documents are packed together, and how.
-
-    A document belongs to the group in whose stretch of ``GROUP_TOKENS`` its first token falls, counted over
-    its block in the order of the corpus, so that any cut of the corpus into parts gives the same rows.
-
-    Args:
-        documents: per corpus part, its documents with source, split and tokens, in ``papers.parquet`` order.
-        split: ``train`` or ``validation``; the mixture is that of training.
-        config: sequence length, bound on padding, seed, mixture.
-        epoch: from 0; documents of equal length meet others in every epoch.
-
-    Returns:
-        The groups of each block of the curriculum; rows are shuffled within a block.
-    """
-    papers = pa.concat_tables(documents)
-    lengths = papers.column("tokens").to_numpy()
-    in_split = pc.equal(papers.column("split"), split).to_numpy()
-    first_paper = np.cumsum([0, *(table.num_rows for table in documents)])
-    seed = config.shuffle_seed + epoch
-    blocks = []
-    for copies in mixed_copies(papers, in_split, lengths, config, split, seed):
-        paper_index = np.repeat(np.arange(len(copies)), copies)
-        blocks.append(_block_groups(paper_index, lengths[paper_index], first_paper, config, seed))
-    return blocks
-
-
-def mixed_copies(  # noqa: PLR0917  (columns of one table, and what is chosen from it)
-    papers: pa.Table,
-    in_split: npt.NDArray[np.bool_],
-    lengths: npt.NDArray[np.int64],
-    config: DataConfig,
-    split: str,
-    seed: int,
-) -> list[npt.NDArray[np.int64]]:
-    """Return, for each block of the curriculum, how often every paper is taken in one epoch."""
-    if split != "train" or not in_split.any():
-        return [in_split.astype(np.int64)]
-    source_of = np.asarray(papers.column("source").to_pylist(), dtype=object)
-    names = sorted(set(source_of.tolist()))
-    mine = {name: np.flatnonzero(in_split & (source_of == name)) for name in names}
-    available = {name: int(lengths[index].sum()) for name, index in mine.items()}
-    passes = passes_of(config.mixture, available)
-    blocks = []
-    for group in curriculum_of(config.mixture, names):
-        copies = np.zeros(len(lengths), np.int64)
-        for name in group:
-            order = np.argsort(shuffled_rank(len(mine[name]), seed))
-            copies[mine[name]] = copies_of(lengths[mine[name]], passes[name], order)
-        blocks.append(copies)
-    return blocks
-
-
-def _block_groups(
-    paper_index: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int64],
-    first_paper: npt.NDArray[np.int64],
-    config: DataConfig,
-    seed: int,
-) -> list[Group]:
-    part_of = np.searchsorted(first_paper, paper_index, side="right") - 1
-    group_of = (np.cumsum(lengths) - lengths) // GROUP_TOKENS
-    groups: list[Group] = []
-    for group in np.unique(group_of).tolist():
-        mine = np.flatnonzero(group_of == group)
-        # Packing goes by length alone; documents of one length take turns, so that their company changes.
-        turns = np.argsort(shuffled_rank(len(mine), seed))
-        plan = plan_packing(lengths[mine[turns]], config.sequence_length, config.max_padding_fraction, seed)
-        plan = replace(plan, document=turns[plan.document])
-        parts = np.unique(part_of[mine]).tolist()
-        chosen = [paper_index[mine[part_of[mine] == part]] - first_paper[part] for part in parts]
-        groups.append(Group(parts, chosen, paper_index[mine].astype(np.int32), plan))
-    return groups
-
-
-def place_rows(groups_by_block: Sequence[Sequence[Group]], seed: int) -> list[list[npt.NDArray[np.int64]]]:
-    """Return each planned row's index in the dataset: blocks in order, rows of a block shuffled by seed.
-
-    Args:
-        groups_by_block: the groups of each block, epoch by epoch.
-        seed: the rows of block ``i`` are shuffled by ``seed + i``.
-    """
-    places: list[list[npt.NDArray[np.int64]]] = []
-    first_row = 0
-    for block, groups in enumerate(groups_by_block):
-        rows = sum(group.plan.rows for group in groups)
-        order = shuffled_rank(rows, seed + block) + first_row
-        bounds = np.cumsum([group.plan.rows for group in groups], dtype=np.int64)
-        places.append(np.split(order, bounds)[: len(groups)])
-        first_row += rows
-    return places
+from baltoro.jobs.tokenizer import corpus_parts
+from baltoro.tracking.mlflow import StageRun, Tracker
 
 
 def check_mixture(context: Context) -> None:
-    """Refuse a mixture of sources that the recipe does not have; a pinned corpus is looked at when built."""
+    """Refuse a mixture of sources that the recipe does not have, or that added papers cannot keep.
+
+    A pinned corpus is looked at when its tokens are built.
+    """
+    if context.recipe.pins.corpus is None and context.extension is not None:
+        refuse_shares_of_whole(context.recipe.pretrain.data.mixture)
     if context.recipe.pins.corpus is None:
         refuse_unknown_sources(
             context.recipe.pretrain.data.mixture, [source.name for source in context.recipe.corpus.sources]
@@ -305,186 +70,338 @@ def build_tokens(
 ) -> StageOutput:
     """Tokenise, pack, shuffle and write the shards of every split.
 
+    Args:
+        context: the recipe and its storage.
+        parents: ``corpus`` and ``tokenizer``; where the corpus extends another one, also ``base``, the token
+            dataset that was made of that one in the same way.
+        writer: takes the shards and ``papers.parquet``.
+        run: figures are logged there.
+
     Raises:
         InputError: the corpus has no training document.
+        ConfigError: the mixture cannot be kept when documents are added.
+        ArtifactError: the base was made in another way.
     """
-    import ray
-    from tqdm import tqdm
+    config = context.recipe.pretrain.data
+    corpus, tokenizer, base = parents["corpus"], parents["tokenizer"], parents.get(BASE)
+    if base is not None:
+        check_base(base, tokenizer, config)
+    writer.adopt_folder(work_folder(config, corpus), shared=True)
+    part = build_part(
+        context.storage, writer, config, corpus, tokenizer, base, context.recipe.pretrain.epochs
+    )
+    return tokens_output(config, part, base, run)
 
+
+def check_base(base: Artifact, tokenizer: Artifact, config: DataConfig) -> None:
+    """Refuse to add rows to a dataset that was made in another way, or a mixture that cannot be kept so.
+
+    Raises:
+        ArtifactError: another tokenizer or sequence length made the base.
+        ConfigError: the mixture is about the whole dataset.
+    """
+    refuse_shares_of_whole(config.mixture)
+    here = (tokenizer.relative_path, config.sequence_length)
+    there = (base.manifest.parents["tokenizer"], base.manifest.extra["sequence_length"])
+    if here != there:
+        raise ArtifactError(
+            f"{base.uri} has rows of {there[1]} tokens by {there[0]}, and rows of {here[1]} tokens by "
+            f"{here[0]} cannot be added to it; use the same tokenizer and pretrain.data.sequence_length, or "
+            "build the corpus anew without corpus.extends"
+        )
+
+
+def work_folder(config: DataConfig, corpus: Artifact) -> str:
+    """Return the name of the folder that builds of one dataset share.
+
+    They write the same bytes if the corpus is cut into the same files and their shards into the same rows,
+    with the same versions of Baltoro and of what writes the files.
+    """
+    cut = [
+        [file.name, file.rows, file.sha256]
+        for file in (*corpus.files("documents/part-"), *corpus.files("dup"))
+    ]
+    shape = [config.rows_per_row_group, config.rows_per_shard, version("baltoro"), pa.__version__]
+    return f"b-{hashlib.sha256(json.dumps([cut, shape]).encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class BuiltPart:
+    """The rows that a build adds: all of a first build, or those of the documents that were added.
+
+    Attributes:
+        layout: groups and figures.
+        footers: checksum of each shard's footer, by file name.
+        first_paper: the ``paper_index`` of the first row of ``papers.parquet``.
+        sequences: rows by split.
+        tokens: tokens by split, padding not counted.
+    """
+
+    layout: Layout
+    footers: dict[str, str]
+    first_paper: int
+    sequences: dict[str, int]
+    tokens: dict[str, int]
+
+
+def build_part(  # noqa: PLR0917  (each is a thing of its own that the caller has at hand)
+    storage: Storage,
+    writer: ArtifactWriter,
+    config: DataConfig,
+    corpus: Artifact,
+    tokenizer: Artifact,
+    base: Artifact | None,
+    epochs: int,
+) -> BuiltPart:
+    """Run all passes, as far as they are not finished, and name the written files in the artifact's writer.
+
+    Raises:
+        InputError: the corpus has no training document, and there are no rows to add to.
+    """
     from baltoro.data.tokenizer import padding_id
 
-    config = context.recipe.pretrain.data
-    storage = context.storage
-    by_source: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        tokenizer = load_tokenizer(storage, parents["tokenizer"], Path(temporary))
-    tokenizer_fingerprint = str(parents["tokenizer"].manifest.extra["tokenizer_fingerprint"])
-    shared = [ray.put(value) for value in (storage, tokenizer, config)]
-    tokenise = ray.remote(num_cpus=1, num_returns=2)(tokenise_part)
-    references = [tokenise.remote(uri, *shared) for uri in corpus_parts(parents["corpus"])]
-    documents = [ray.get(table) for table, _ in tqdm(references, desc="tokenising", unit="part", leave=False)]
-    parts = [part for _, part in references]
+    area = WorkArea(storage, writer.uri_for(STAGING))
+    loaded = tokenizer_of(storage, tokenizer)
+    parts = tuple(corpus_parts(corpus))
+    # Ids of added tokens may leave gaps, so that the highest one is beyond their number.
+    files = TokenFiles(area, 1 + max(loaded.get_vocab().values()))
+    first_paper = papers_of(base) if base is not None else 0
+    known = tuple(base.manifest.extra["sources"]) if base is not None else ()
 
-    shards: dict[str, list[ShardFile]] = {}
-    figures: dict[str, dict[str, float]] = {}
-    for split in SPLITS_WITH_ROWS:
-        epochs = context.recipe.pretrain.epochs if split == "train" else 1
-        by_block = [
-            groups for epoch in range(epochs) for groups in plan_groups(documents, split, config, epoch)
-        ]
-        places = place_rows(by_block, config.shuffle_seed)
-        total_rows = sum(group.plan.rows for groups in by_block for group in groups)
-        if not total_rows:
-            continue
-        names = [
-            f"{split}/shard-{index:05d}.parquet"
-            for index, _ in enumerate(shard_ranges(total_rows, config.rows_per_shard))
-        ]
-        pack = ray.remote(num_cpus=1, num_returns=len(names))(
-            pack_group if len(names) > 1 else _pack_into_one
-        )
-        packed = [
-            pack.remote(
-                group.plan,
-                group.documents,
-                group.paper_index,
-                place,
-                config.rows_per_shard,
-                len(names),
-                padding_id(tokenizer),
-                *[parts[index] for index in group.parts],
-            )
-            for groups, block_places in zip(by_block, places, strict=True)
-            for group, place in zip(groups, block_places, strict=True)
-        ]
-        by_shard = [[entry] for entry in packed] if len(names) == 1 else [list(entry) for entry in packed]
-        save = ray.remote(num_cpus=1)(save_shard)
-        saved = [
-            save.remote(
-                writer.uri_for(name),
-                storage,
-                config,
-                tokenizer_fingerprint,
-                *[contribution[index] for contribution in by_shard],
-            )
-            for index, name in enumerate(names)
-        ]
-        shards[split] = [
-            ray.get(reference)
-            for reference in tqdm(saved, desc=f"writing {split}", unit="shard", leave=False)
-        ]
-        for name, file in zip(names, shards[split], strict=True):
-            writer.add_file(name, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
-        figures[split] = {
-            "sequences": total_rows,
-            "tokens": sum(group.plan.tokens for groups in by_block for group in groups),
-        }
-        if split == "train":
-            by_source = tokens_by_source(documents, by_block)
-    if "train" not in figures:
+    tokenise = TokeniseTask(files, storage, parts, tokenizer, config)
+    run_tasks(area, "tokenised", tokenise, len(parts), what="tokenising")
+    lay_out = LayoutTask(area, len(parts), config, epochs, first_paper, known)
+    run_tasks(area, "layout", lay_out, 1, what="planning rows")
+    layout = Layout.read(area)
+    if base is None and "train" not in {entry.split for entry in layout.splits}:
         raise InputError(
             "the corpus has no document in the train split, so there is nothing to train on; add papers, or "
             "lower corpus.splits.validation_fraction and corpus.splits.test_fraction"
         )
-    write_papers(documents, parents["corpus"], storage, writer)
-    return tokens_output(config, by_source, figures, run)
+    pack = PackTask(files, layout, config, padding_id(loaded))
+    run_tasks(area, "packed", pack, layout.groups, what="packing")
+    shards = run_exchange(area, storage, writer, config, layout, tokenizer)
+    papers_uri = writer.uri_for("papers.parquet")
+    papers = PapersTask(area, storage, len(parts), corpus.uri_of("duplicates.parquet"), papers_uri)
+    run_tasks(area, "papers", papers, 1, what="listing papers")
+
+    written = read_written(area, shards)
+    for file in written:
+        writer.add_file(file.uri, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
+    record = area.read("papers", 0).to_pylist()[0]
+    writer.add_file("papers.parquet", **record)
+    return BuiltPart(
+        layout=layout,
+        footers={file.uri: file.footer_sha256 for file in written},
+        first_paper=first_paper,
+        sequences={entry.split: entry.rows for entry in layout.splits},
+        tokens={entry.split: entry.tokens for entry in layout.splits},
+    )
 
 
-def tokens_by_source(
-    documents: Sequence[pa.Table], groups_by_block: Sequence[Sequence[Group]]
-) -> dict[str, int]:
-    """Return the tokens that the planned rows hold of each source."""
-    papers = pa.concat_tables(documents)
-    lengths = papers.column("tokens").to_numpy()
-    sources = np.asarray(papers.column("source").to_pylist(), dtype=object)
-    taken = np.zeros(len(lengths), np.int64)
-    for groups in groups_by_block:
-        for group in groups:
-            np.add.at(taken, group.paper_index, 1)
-    return {
-        name: int((taken * lengths)[sources == name].sum())
-        for name in sorted(set(sources[taken > 0].tolist()))
-    }
-
-
-def _pack_into_one(*arguments: Any) -> PlacedRows:
-    # Ray returns a list as it is when a task has one return value.
-    return pack_group(*arguments)[0]
-
-
-def write_papers(
-    documents: Sequence[pa.Table], corpus: Artifact, storage: Storage, writer: ArtifactWriter
-) -> None:
-    """Write ``papers.parquet``: what each ``paper_index`` names, with the copies merged into it."""
-    merged: dict[str, list[str]] = {}
-    with storage.open(corpus.uri_of("duplicates.parquet")) as file:
-        for row in pq.read_table(file).to_pylist():
-            merged.setdefault(row["kept_paper_id"], []).append(row["paper_id"])
-    papers = pa.concat_tables(documents)
-    papers = papers.append_column(
-        "merged",
-        pa.array(
-            [merged.get(paper_id, []) for paper_id in papers.column("paper_id").to_pylist()],
-            pa.list_(pa.string()),
-        ),
-    ).cast(PAPERS_SCHEMA)
-    sink = pa.BufferOutputStream()
-    pq.write_table(papers, sink, compression="zstd")
-    writer.write_file("papers.parquet", bytes(sink.getvalue()), rows=papers.num_rows)
-
-
-def tokens_output(
+def run_exchange(  # noqa: PLR0917  (each is a thing of its own that the caller has at hand)
+    area: WorkArea,
+    storage: Storage,
+    writer: ArtifactWriter,
     config: DataConfig,
-    by_source: Mapping[str, int],
-    figures: Mapping[str, Mapping[str, float]],
-    run: StageRun,
-) -> StageOutput:
-    """Return the figures of a finished build, and log them."""
-    train = figures["train"]
-    sequences, tokens = int(train["sequences"]), int(train["tokens"])
-    padding_fraction = 1 - tokens / (sequences * config.sequence_length)
+    layout: Layout,
+    tokenizer: Artifact,
+) -> int:
+    """Bring the packed rows to their shards, and return how many shards there are."""
+    fingerprint = str(tokenizer.manifest.extra["tokenizer_fingerprint"])
+    exchange_tasks: list[Task] = []
+    shard_tasks: list[Task] = []
+    first_exchanges: list[int] = []
+    first_shards: list[int] = []
+    exchanges = shards = 0
+    for entry in layout.splits:
+        exchange = entry.exchange(config.rows_per_shard)
+        first_exchanges.append(exchanges)
+        first_shards.append(shards)
+        exchange_tasks.append(ExchangeTask(area, entry, exchanges, config))
+        shard_tasks.append(
+            ShardTask(
+                area,
+                storage,
+                entry,
+                shards,
+                exchanges,
+                config,
+                join(writer.artifact_uri, writer.folder),
+                writer.fingerprint,
+                fingerprint,
+            )
+        )
+        exchanges += exchange.buckets * exchange.runs
+        shards += exchange.shards
+    exchange_pass = SplitTasks(tuple(first_exchanges), tuple(exchange_tasks))
+    run_tasks(area, "exchanged", exchange_pass, exchanges, what="exchanging rows")
+    shard_pass = SplitTasks(tuple(first_shards), tuple(shard_tasks))
+    run_tasks(area, "shards", shard_pass, shards, what="writing shards")
+    return shards
+
+
+def run_tasks(area: WorkArea, name: str, task: Task, count: int, *, what: str) -> None:
+    """Run the tasks of a pass whose file is not there yet, on the cluster."""
+    if not count:
+        return
+    # Ray Data takes seconds to import, and a plan needs this module.
+    from baltoro.corpus.pipeline import run_pass
+
+    run_pass(area, name, task, [{"index": index} for index in range(count)], what=what)
+
+
+def papers_of(tokens: Artifact) -> int:
+    """Return how many papers a token dataset has, those of the parts before its own included."""
+    (file,) = tokens.files("papers.parquet")
+    return int(tokens.manifest.extra["first_paper"]) + file.rows
+
+
+def tokens_output(config: DataConfig, part: BuiltPart, base: Artifact | None, run: StageRun) -> StageOutput:
+    """Return the figures of a finished build, and log them.
+
+    Counts and summary are of the whole dataset, which is what training reads; those of the part that was
+    built stand in ``extra["parts"]``, last.
+    """
+    before = parts_of(base) if base is not None else []
+    own = {"tokens": None, "sequences": part.sequences, "tokens_count": part.tokens}
+    parts = [*before, own]
+    sequences = _total(parts, "sequences")
+    tokens = _total(parts, "tokens_count")
+    by_source = Counter(part.layout.tokens_by_source)
+    if base is not None:
+        by_source.update(base.manifest.extra["summary"]["tokens_by_source"])
+    sources = {*part.layout.sources, *(base.manifest.extra["sources"] if base is not None else ())}
+    padding_fraction = 1 - tokens["train"] / (sequences["train"] * config.sequence_length)
     run.log_metrics(
         {
-            "tokens/train_tokens": tokens,
-            "tokens/train_sequences": sequences,
+            "tokens/train_tokens": tokens["train"],
+            "tokens/train_sequences": sequences["train"],
             "tokens/padding_fraction": padding_fraction,
-            "tokens/validation_tokens": figures.get("validation", {}).get("tokens", 0),
+            "tokens/validation_tokens": tokens.get("validation", 0),
         }
     )
+    added = {}
+    if base is not None:
+        added = {
+            "added": {"sequences": part.sequences.get("train", 0), "tokens": part.tokens.get("train", 0)}
+        }
     return StageOutput(
         counts={
-            "sequences": sequences,
-            "tokens": tokens,
-            **{f"sequences_{split}": int(entry["sequences"]) for split, entry in figures.items()},
-            **{f"tokens_{split}": int(entry["tokens"]) for split, entry in figures.items()},
+            "sequences": sequences["train"],
+            "tokens": tokens["train"],
+            **{f"sequences_{split}": count for split, count in sequences.items()},
+            **{f"tokens_{split}": count for split, count in tokens.items()},
         },
         summary={
-            "sequences": sequences,
-            "tokens": tokens,
+            "sequences": sequences["train"],
+            "tokens": tokens["train"],
             "padding_fraction": round(padding_fraction, 6),
-            "tokens_by_source": dict(by_source),
+            "tokens_by_source": dict(sorted(by_source.items())),
+            **added,
         },
         extra={
             "sequence_length": config.sequence_length,
-            "splits": sorted(figures),
+            "splits": sorted(sequences),
+            "sources": sorted(sources),
+            "parts": parts,
+            "first_paper": part.first_paper,
+            "footers": part.footers,
         },
     )
 
 
-def split_files(tokens: Artifact, split: str) -> list[ShardFile]:
-    """Return the shards of one split of a token dataset artifact, in order; empty if it has none."""
+def _total(parts: Sequence[Mapping[str, Any]], measure: str) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for entry in parts:
+        total.update(entry[measure])
+    return dict(sorted(total.items()))
+
+
+# --------------------------------------------------------------------------------------------------
+# Reading a dataset of several parts
+
+
+def parts_of(tokens: Artifact) -> list[dict[str, Any]]:
+    """Return the parts of a token dataset, first to last, each named by its artifact's path under the root.
+
+    Raises:
+        ArtifactError: it was built before datasets had parts.
+    """
+    parts = tokens.manifest.extra.get("parts")
+    if parts is None:
+        raise ArtifactError(
+            f"{tokens.uri} was built by an earlier version and does not say what parts it has; build the "
+            "token dataset again"
+        )
+    return [{**entry, "tokens": entry["tokens"] or tokens.relative_path} for entry in parts]
+
+
+def check_prefix(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to go on with a dataset whose first rows are not those that were trained on.
+
+    Args:
+        old: parts of the dataset that training began with, as :func:`parts_of` returns them.
+        new: those of the dataset it should go on with.
+
+    Raises:
+        ArtifactError: names the first part that differs.
+    """
+    for number, entry in enumerate(old):
+        found = new[number]["tokens"] if number < len(new) else "none"
+        if found != entry["tokens"]:
+            raise ArtifactError(
+                f"part {number} of the token dataset that training began with was {entry['tokens']}, and is "
+                f"{found} in this one; go on with a dataset that extends the old one (corpus.extends), or "
+                "begin a new run"
+            )
+
+
+def split_files(tokens: Artifact | Sequence[Artifact], split: str) -> list[ShardFile]:
+    """Return the shards of one split, in the order in which training reads them; empty if it has none.
+
+    Args:
+        tokens: what :func:`~baltoro.jobs.extend.part_chain` returns, or a token dataset that has one part.
+        split: ``train`` or ``validation``.
+
+    Raises:
+        ArtifactError: the chain is not that of its last dataset, or an earlier version built one of them.
+    """
+    chain = [tokens] if isinstance(tokens, Artifact) else list(tokens)
+    expected = [entry["tokens"] for entry in parts_of(chain[-1])]
+    if [part.relative_path for part in chain] != expected:
+        raise ArtifactError(
+            f"{chain[-1].uri} has the parts {', '.join(expected)}; its rows can only be read in that order"
+        )
     return [
-        ShardFile(tokens.uri_of(entry), entry.rows, entry.bytes, entry.sha256)
-        for entry in tokens.files(f"{split}/shard-")
+        ShardFile(
+            part.uri_of(entry),
+            entry.rows,
+            entry.bytes,
+            entry.sha256,
+            part.manifest.extra["footers"][entry.name],
+        )
+        for part in chain
+        for entry in part.files(f"{split}/shard-")
     ]
+
+
+def finish_tokens(
+    context: Context, artifact: Artifact, tracker: Tracker, run: StageRun | None
+) -> dict[str, Any]:
+    """Remove what the passes of the build handed to each other, also if an earlier command could not."""
+    del tracker, run
+    context.storage.delete_folder(join(artifact.uri, artifact.manifest.writer, STAGING))
+    return {}
 
 
 TOKENS = Stage(
     name="tokens",
     kind="tokens",
-    version=2,
+    version=3,
     parents=("corpus", "tokenizer"),
     inputs=tokens_inputs,
     build=build_tokens,
+    finish=finish_tokens,
     check=check_mixture,
 )

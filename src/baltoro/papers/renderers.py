@@ -27,7 +27,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property, lru_cache
 
 from baltoro.core.errors import ConfigError
 from baltoro.papers.schema import Block, Inline, Paper, Reference, Section
@@ -89,70 +89,91 @@ class _Markup:
 
     def verbatim(self, text: str) -> str:
         """Return source text in which no token of this style is spelled."""
-        if not self.tokens:
-            return text
-        return _spelled_tokens(self.tokens).sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        for first in self.first_characters:
+            if first in text:
+                return self.spelled_tokens.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        return text
+
+    @cached_property
+    def first_characters(self) -> frozenset[str]:
+        """What the tokens begin with."""
+        return frozenset(token[0] for token in self.tokens)
+
+    @cached_property
+    def spelled_tokens(self) -> re.Pattern[str]:
+        """Any of the tokens."""
+        return re.compile("|".join(map(re.escape, self.tokens)))
 
     def words(self, text: str | None) -> str:
         """Return source text on one line, single-spaced, in which no token of this style is spelled."""
-        return self.verbatim(" ".join((text or "").split()))
+        return self.verbatim(" ".join(text.split())) if text else ""
 
 
-_TOKEN_PATTERNS: dict[tuple[str, ...], re.Pattern[str]] = {}
+class _Citations(dict[str, str]):
+    """What stands for a citation, by its target: "" where it stays as it is printed.
 
+    A reference is cited many times, and its title is cleaned once.
+    """
 
-def _spelled_tokens(tokens: tuple[str, ...]) -> re.Pattern[str]:
-    if tokens not in _TOKEN_PATTERNS:
-        _TOKEN_PATTERNS[tokens] = re.compile("|".join(map(re.escape, tokens)))
-    return _TOKEN_PATTERNS[tokens]
+    def __init__(self, paper: Paper, markup: _Markup) -> None:
+        super().__init__()
+        self._references = paper.reference_by_key() if markup.cite else {}
+        self._markup = markup
+
+    def __missing__(self, target: str) -> str:
+        reference = self._references.get(target)
+        title = self._markup.words(reference.title) if reference else ""
+        cite = self._markup.cite
+        self[target] = cite(title, reference) if cite and reference and title else ""
+        return self[target]
 
 
 # --- the order of each style -------------------------------------------------------------------------
 
 
 def _k2(paper: Paper, markup: _Markup) -> Iterable[str]:
-    references = paper.reference_by_key()
+    citations = _Citations(paper, markup)
     title = markup.words(paper.title)
-    abstract = _blocks(paper.abstract, markup, references, level=2)
+    abstract = _blocks(paper.abstract, markup, citations, level=2)
     # The title takes the one top heading, so a section of level 1 is written at level 2.
     return [
         markup.heading(1, title),
         *_headed(markup.heading(2, "Abstract"), abstract),
-        *_sections(paper.sections, markup, references, shift=1),
+        *_sections(paper.sections, markup, citations, shift=1),
     ]
 
 
 def _galactica(paper: Paper, markup: _Markup) -> Iterable[str]:
-    references = paper.reference_by_key()
+    citations = _Citations(paper, markup)
     title = markup.words(paper.title)
     authors = ", ".join(filter(None, map(markup.words, paper.authors)))
-    abstract = _blocks(paper.abstract, markup, references, level=1)
+    abstract = _blocks(paper.abstract, markup, citations, level=1)
     return [
         f"Title: {title}" if title else "",
         f"Authors: {authors}" if authors else "",
         *_headed(markup.heading(1, "Abstract"), abstract),
-        *_sections(paper.sections, markup, references),
+        *_sections(paper.sections, markup, citations),
     ]
 
 
 def _review(paper: Paper, markup: _Markup) -> Iterable[str]:
-    references = paper.reference_by_key()
+    citations = _Citations(paper, markup)
     floats = [block for block in [*paper.abstract, *paper.blocks()] if block.kind in ("figure", "table")]
     parts = {
         "[TITLE]": [markup.words(paper.title)],
-        "[ABSTRACT]": _blocks(paper.abstract, markup, references, level=1),
-        "[CAPTIONS]": [_caption(block, markup, references) for block in floats],
-        "[CONTENT]": _sections(paper.sections, markup, references),
+        "[ABSTRACT]": _blocks(paper.abstract, markup, citations, level=1),
+        "[CAPTIONS]": [_caption(block, markup, citations) for block in floats],
+        "[CONTENT]": _sections(paper.sections, markup, citations),
     }
     return [f"{tag}\n{text}" for tag, part in parts.items() if (text := _join(part))]
 
 
 def _plain(paper: Paper, markup: _Markup) -> Iterable[str]:
-    references = paper.reference_by_key()
+    citations = _Citations(paper, markup)
     return [
         markup.words(paper.title),
-        *_blocks(paper.abstract, markup, references, level=1),
-        *_sections(paper.sections, markup, references),
+        *_blocks(paper.abstract, markup, citations, level=1),
+        *_sections(paper.sections, markup, citations),
     ]
 
 
@@ -170,7 +191,7 @@ _MAX_HEADING_LEVEL = 6
 
 
 def _sections(
-    sections: Sequence[Section], markup: _Markup, references: dict[str, Reference], shift: int = 0
+    sections: Sequence[Section], markup: _Markup, citations: _Citations, shift: int = 0
 ) -> list[str]:
     texts = []
     for section in sections:
@@ -179,19 +200,17 @@ def _sections(
         depth = number.count(".") + 1 if _NUMBER.fullmatch(number) else 1
         level = max(section.level, depth) + shift
         texts.append(markup.heading(level, markup.words(f"{number} {section.heading}")))
-        texts += _blocks(section.blocks, markup, references, level)
+        texts += _blocks(section.blocks, markup, citations, level)
     return texts
 
 
-def _blocks(
-    blocks: Sequence[Block], markup: _Markup, references: dict[str, Reference], level: int
-) -> list[str]:
+def _blocks(blocks: Sequence[Block], markup: _Markup, citations: _Citations, level: int) -> list[str]:
     """Return one text per block; items of one list share a text. ``level`` is the enclosing heading's."""
     texts: list[str] = []
     in_list = False
     for block in blocks:
         if block.kind == "list":
-            item = markup.list_item(markup.words(block.label), _flow(block.inlines, markup, references))
+            item = markup.list_item(markup.words(block.label), _flow(block.inlines, markup, citations))
             if in_list:
                 texts[-1] = f"{texts[-1]}\n{item}".strip("\n")
             else:
@@ -202,21 +221,21 @@ def _blocks(
         match block.kind:
             case "paragraph":
                 texts.append(markup.heading(level + 1, markup.words(block.label)))
-                texts.append(_flow(block.inlines, markup, references))
+                texts.append(_flow(block.inlines, markup, citations))
             case "formula":
                 formula = markup.verbatim(_lines(block.printed()))
                 texts.append(markup.display_formula(formula, markup.words(block.label)))
             case "figure":
                 if not markup.captions_apart:
-                    texts.append(markup.figure(_caption(block, markup, references)))
+                    texts.append(markup.figure(_caption(block, markup, citations)))
             case "table":
                 cells = [[markup.words(cell) for cell in row] for row in block.cells]
                 if not markup.captions_apart:
-                    texts.append(markup.table(_caption(block, markup, references), cells))
+                    texts.append(markup.table(_caption(block, markup, citations), cells))
                 elif any(cells):
                     texts.append(markup.table(markup.words(block.label), cells))
             case "note":
-                note = _flow(block.inlines, markup, references)
+                note = _flow(block.inlines, markup, citations)
                 texts.append(markup.note(f"{markup.words(block.label)} {note}".strip()))
             case "code":
                 texts.append(markup.words(block.label))
@@ -224,10 +243,10 @@ def _blocks(
     return texts
 
 
-def _caption(block: Block, markup: _Markup, references: dict[str, Reference]) -> str:
+def _caption(block: Block, markup: _Markup, citations: _Citations) -> str:
     """Return label and caption of a figure or table: ``Figure 2. Melt paths.``."""
     label = markup.words(block.label)
-    caption = _flow(block.inlines, markup, references)
+    caption = _flow(block.inlines, markup, citations)
     if label and caption:
         return f"{label} {caption}" if label[-1] in ".:|" else f"{label}. {caption}"
     return label or caption
@@ -246,45 +265,61 @@ def _join(texts: Iterable[str]) -> str:
 # --- spans within a block ----------------------------------------------------------------------------
 
 
-class _Piece(NamedTuple):
-    """A span on its way into a line.
+_Piece = tuple[str, str]
+"""A span on its way into a line: its kind and its text.
 
-    ``kind`` is ``text``, ``mark`` (printed as it is), ``citation`` and ``formula`` (already in the form of
-    the style) or ``bracket`` (one that a replaced mark leaves to its sentence).
-    """
-
-    kind: str
-    text: str
-
+The kind is ``text``, ``mark`` (printed as it is), ``citation`` and ``formula`` (already in the form of the
+style) or ``bracket`` (one that a replaced mark leaves to its sentence). A text is never empty.
+"""
 
 _OPENING = {"(": ")", "[": "]", "{": "}"}
 _BETWEEN_CITATIONS = re.compile(r"[\s,;&–—-]*")
+_BRACKETS = re.compile(r"[()\[\]{}]")
+_SET_APART = frozenset(("citation", "mark"))
 _NO_SPACE_AFTER = frozenset("([{“‘\"'-–—/")
 
 
-def _flow(inlines: Sequence[Inline], markup: _Markup, references: dict[str, Reference]) -> str:
+def _flow(inlines: Sequence[Inline], markup: _Markup, citations: _Citations) -> str:
     """Return the spans of a block as one line of text."""
     pieces: list[_Piece] = []
+    texts: list[str] = []
+    cited = bracketed = False
     for inline in inlines:
-        reference = references.get(inline.target or "") if inline.kind == "citation" else None
-        title = markup.words(reference.title) if reference else ""
-        if markup.cite and reference and title:
-            # GROBID splits "(Ek, 2010; Holm, 2012)" into "(Ek, 2010;" and "Holm, 2012)": a bracket that the
-            # mark opens without closing belongs to the sentence, not to the mark.
-            opening, closing = _unpaired_brackets(inline.text)
-            pieces += [_Piece("bracket", bracket) for bracket in opening]
-            pieces.append(_Piece("citation", markup.cite(title, reference)))
-            pieces += [_Piece("bracket", bracket) for bracket in closing]
-        elif inline.kind in ("citation", "note_ref"):
-            pieces.append(_Piece("mark", inline.text))
-        elif inline.kind == "formula":
-            formula = markup.words(inline.text)
-            pieces.append(_Piece("formula", markup.inline_formula(formula) if formula else ""))
+        kind, text = inline.kind, inline.text
+        if kind == "citation":
+            if citation := citations[inline.target or ""]:
+                # GROBID splits "(Ek, 2010; Holm, 2012)" into "(Ek, 2010;" and "Holm, 2012)": a bracket that
+                # the mark opens without closing belongs to the sentence, not to the mark.
+                opening, closing = _unpaired_brackets(text)
+                added = [("bracket", bracket) for bracket in opening]
+                added.append(("citation", citation))
+                added += [("bracket", bracket) for bracket in closing]
+                cited, bracketed = True, bracketed or len(added) > 1
+            else:
+                added = [("mark", text)]
+        elif kind == "note_ref":
+            added = [("mark", text)]
+        elif kind == "formula":
+            formula = markup.words(text)
+            added = [("formula", markup.inline_formula(formula) if formula else "")]
         else:
-            pieces.append(_Piece("text", inline.text))
-    return _spaced(_without_citation_brackets(_merged(_without_lonely_brackets(pieces))), markup)
+            texts.append(text)
+            continue
+        if added[0][1]:
+            if run := "".join(texts):
+                pieces.append(("text", run))
+            texts = []
+            pieces += added
+    if run := "".join(texts):
+        pieces.append(("text", run))
+    if bracketed:
+        pieces = _merged(_without_lonely_brackets(pieces))
+    if cited:
+        pieces = _without_citation_brackets(pieces)
+    return _spaced(pieces, markup)
 
 
+@lru_cache(maxsize=4096)
 def _unpaired_brackets(mark: str) -> tuple[str, str]:
     """Return the opening and the closing brackets of a mark that have no partner in it."""
     expected: list[str] = []
@@ -305,84 +340,86 @@ def _without_lonely_brackets(pieces: list[_Piece]) -> list[_Piece]:
 
     GROBID expands the range "[18–21]" to the marks "[18,", "[19]", "[20]" and "[21]".
     """
-    if not any(piece.kind == "bracket" for piece in pieces):
-        return pieces
     unclosed: list[tuple[str, int]] = []
     lonely: set[int] = set()
-    for index, piece in enumerate(pieces):
-        for character in "" if piece.kind in ("citation", "formula") else piece.text:
+    for index, (kind, text) in enumerate(pieces):
+        for character in "" if kind in ("citation", "formula") else _BRACKETS.findall(text):
             if character in _OPENING:
                 unclosed.append((_OPENING[character], index))
             elif unclosed and unclosed[-1][0] == character:
                 unclosed.pop()
-            elif piece.kind == "bracket":
+            elif kind == "bracket":
                 lonely.add(index)
     lonely.update(index for _, index in unclosed)
     return [
-        _Piece("text", piece.text) if piece.kind == "bracket" else piece
-        for index, piece in enumerate(pieces)
-        if piece.kind != "bracket" or index not in lonely
+        ("text", text) if kind == "bracket" else (kind, text)
+        for index, (kind, text) in enumerate(pieces)
+        if kind != "bracket" or index not in lonely
     ]
 
 
 def _merged(pieces: Iterable[_Piece]) -> list[_Piece]:
     merged: list[_Piece] = []
-    for piece in pieces:
-        if not piece.text:
-            continue
-        if merged and piece.kind == merged[-1].kind == "text":
-            merged[-1] = _Piece("text", merged[-1].text + piece.text)
+    for kind, text in pieces:
+        if merged and kind == merged[-1][0] == "text":
+            merged[-1] = ("text", merged[-1][1] + text)
         else:
-            merged.append(piece)
+            merged.append((kind, text))
     return merged
 
 
 def _without_citation_brackets(pieces: list[_Piece]) -> list[_Piece]:
     """Drop a bracket pair that holds nothing but resolved citations: their tokens delimit them."""
-    pieces = list(pieces)
     for first in range(len(pieces) - 2):
-        before = pieces[first]
-        if before.kind != "text" or before.text[-1:] not in _OPENING or pieces[first + 1].kind != "citation":
+        kind, before = pieces[first]
+        if kind != "text" or pieces[first + 1][0] != "citation" or before[-1:] not in _OPENING:
             continue
         last = first + 2
         while last < len(pieces) and (
-            pieces[last].kind == "citation"
-            or (pieces[last].kind == "text" and _BETWEEN_CITATIONS.fullmatch(pieces[last].text))
+            pieces[last][0] == "citation"
+            or (pieces[last][0] == "text" and _BETWEEN_CITATIONS.fullmatch(pieces[last][1]))
         ):
             last += 1
-        if last < len(pieces) and pieces[last].kind == "text":
-            after = pieces[last].text.lstrip()
-            if after.startswith(_OPENING[before.text[-1]]):
-                pieces[first] = _Piece("text", before.text[:-1])
-                pieces[last] = _Piece("text", after[1:])
-    return [piece for piece in pieces if piece.text]
+        if last < len(pieces) and pieces[last][0] == "text":
+            after = pieces[last][1].lstrip()
+            if after.startswith(_OPENING[before[-1]]):
+                pieces[first] = ("text", before[:-1])
+                pieces[last] = ("text", after[1:])
+    return [piece for piece in pieces if piece[1]]
 
 
 def _spaced(pieces: Sequence[_Piece], markup: _Markup) -> str:
     """Join pieces on one line: nothing glued to a citation or mark, foreign tokens broken."""
     texts: list[str] = []
     run = ""  # source text since the last token of ours; checked as a whole, whatever spans it came in
-    previous = _Piece("text", " ")
+    previous = ("text", " ")
     for piece in pieces:
-        gap = " " if _needs_space(previous, piece) else ""
-        if piece.kind in ("citation", "formula"):
-            texts += [markup.verbatim(run), gap, piece.text]
+        kind, text = piece
+        if (kind in _SET_APART or previous[0] in _SET_APART) and _needs_space(previous, piece):
+            gap = " "
+        else:
+            gap = ""
+        if kind in ("citation", "formula"):
+            texts += (markup.verbatim(run), gap, text)
             run = ""
         else:
-            run += gap + piece.text
+            run += gap + text
         previous = piece
-    return " ".join("".join([*texts, markup.verbatim(run)]).split())
+    texts.append(markup.verbatim(run))
+    return " ".join("".join(texts).split())
 
 
 def _needs_space(left: _Piece, right: _Piece) -> bool:
-    end, start = left.text[-1:], right.text[:1]
+    """Tell whether two pieces, of which one is a citation or a mark, would run into each other."""
+    (left_kind, before), (right_kind, after) = left, right
+    end, start = before[-1:], after[:1]
     if end.isspace() or start.isspace():
         return False
-    if right.kind == "citation":
+    if right_kind == "citation":
         return end not in _NO_SPACE_AFTER
-    if left.kind == "citation":
-        return right.kind != "text" or start.isalnum() or start in _OPENING
-    return "mark" in (left.kind, right.kind) and end.isalnum() and start.isalnum()
+    if left_kind == "citation":
+        return right_kind != "text" or start.isalnum() or start in _OPENING
+    return end.isalnum() and start.isalnum()
 
 
 # --- what the styles write ---------------------------------------------------------------------------

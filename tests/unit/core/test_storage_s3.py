@@ -46,7 +46,8 @@ def test_a_body_that_always_ends_early_is_an_error_never_data(s3):
     quick().write_bytes(uri, b"0123456789" * 1000)
     s3.misbehave(truncate_reads=10)
     with pytest.raises(
-        StorageError, match=r"/x: the body ended early 2 times \(.*\); the object is not used: check"
+        StorageError,
+        match=r"/x: the body ended early \(.*\), 2 times; the object is not used: .*raise max_attempts",
     ):
         quick().read_bytes(uri)
 
@@ -55,7 +56,7 @@ def test_a_download_that_ends_early_leaves_no_file(s3, tmp_path):
     uri = join(s3.uri, "x")
     quick().write_bytes(uri, b"0123456789" * 1000)
     s3.misbehave(truncate_reads=100)
-    with pytest.raises((StorageError, InputError), match=r"cannot read s3://.*/x"):
+    with pytest.raises(StorageError, match=r"s3://.*/x: the body ended early"):
         quick().download_file(uri, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
     s3.misbehave(truncate_reads=1)

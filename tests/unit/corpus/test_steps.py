@@ -1,22 +1,17 @@
 """The corpus steps as plain functions."""
 
-import itertools
-
-import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from baltoro.core.errors import ArtifactError, ConfigError, InputError
-from baltoro.core.storage import ChangedError, ObjectInfo, Storage
-from baltoro.corpus.config import CorpusConfig, SourceConfig, SplitConfig, TrialConfig
+from baltoro.core.errors import ConfigError
+from baltoro.core.storage import ChangedError, Storage
+from baltoro.corpus.config import CorpusConfig, SourceConfig, SplitConfig
 from baltoro.corpus.decontamination.config import DecontaminateConfig
 from baltoro.corpus.decontamination.items import EvaluationItem
 from baltoro.corpus.decontamination.matcher import ItemIndex
 from baltoro.corpus.dedup.exact import content_hash
 from baltoro.corpus.documents import judge_paper, process_chunk
 from baltoro.corpus.filters import FilterConfig
-from baltoro.corpus.listing import Chunk, SourceListing, chunk_listings, list_source, sample_listings
+from baltoro.corpus.listing import Chunk, list_source
 from baltoro.corpus.splits import split_of
 from baltoro.papers.schema import Block, Inline, Paper, Section
 
@@ -114,123 +109,6 @@ def test_a_larger_fraction_keeps_what_was_already_held_out():
             assert split_of(f"c{i}", large) == "validation"
 
 
-def objects(*sizes):
-    return tuple(ObjectInfo(f"/p/{i:03}", f"{i:03}", size, f"e{i}") for i, size in enumerate(sizes))
-
-
-@given(st.lists(st.integers(0, 100), max_size=40), st.integers(1, 7), st.integers(1, 200))
-def test_chunks_hold_every_object_once_in_order_within_both_limits(sizes, most, most_bytes):
-    listing = SourceListing(SourceConfig(name="s", uri="/p"), objects(*sizes))
-    chunks = list(chunk_listings([listing], objects_per_task=most, bytes_per_task=most_bytes))
-    assert [o for c in chunks for o in c.objects] == list(listing.objects)
-    assert [c.index for c in chunks] == list(range(len(chunks)))
-    for chunk in chunks:
-        assert 1 <= len(chunk.objects) <= most
-        assert len(chunk.objects) == 1 or sum(o.size_bytes for o in chunk.objects) <= most_bytes
-
-
-def test_listing_digest_notices_content_but_not_place():
-    one = SourceListing(SourceConfig(name="s", uri="/p"), objects(1, 2))
-    moved = SourceListing(
-        SourceConfig(name="s", uri="s3://b"),
-        tuple(ObjectInfo(f"s3://b/{o.key}", o.key, o.size_bytes, o.etag) for o in one.objects),
-    )
-    changed = SourceListing(one.source, (one.objects[0], ObjectInfo("/p/001", "001", 2, "other")))
-    assert one.digest() == moved.digest() != changed.digest()
-
-
-def test_empty_folder_is_refused_with_what_to_give(tmp_path):
-    with pytest.raises(InputError, match=r"corpus.sources.0.uri: .* holds no files; give a folder"):
-        list_source(0, SourceConfig(name="s", uri=str(tmp_path)), Storage())
-
-
-def test_a_missing_folder_is_told_from_an_empty_one(tmp_path):
-    with pytest.raises(InputError, match=r"corpus.sources.0.uri: .*nowhere does not exist; give a folder"):
-        list_source(0, SourceConfig(name="s", uri=str(tmp_path / "nowhere")), Storage())
-
-
-def test_what_begins_with_a_dot_and_the_storage_root_are_not_papers(tmp_path):
-    for name in ("a.md", ".dot.md", ".git/b.md", "workspace/corpus/geo/1/part.md", "workspace-of-ours/c.md"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"# {name}\n")
-    source = SourceConfig(name="s", uri=str(tmp_path))
-    listing = list_source(0, source, Storage(), str(tmp_path / "workspace"))
-    assert [entry.key for entry in listing.objects] == ["a.md", "workspace-of-ours/c.md"]
-    inside = SourceConfig(name="s", uri=str(tmp_path / "workspace" / "corpus"))
-    assert len(list_source(0, inside, Storage(), str(tmp_path / "workspace")).objects) == 1
-    with pytest.raises(InputError, match=r"corpus.sources.0.uri: .* is storage.root itself"):
-        list_source(0, source, Storage(), str(tmp_path))
-
-
-def test_patterns_that_leave_nothing_are_refused(tmp_path):
-    (tmp_path / "a.xml").write_text("<a/>")
-    source = SourceConfig(name="s", uri=str(tmp_path), include=("*.mmd",))
-    with pytest.raises(InputError, match=r"none of the 1 files .* include=\['\*.mmd'\]"):
-        list_source(0, source, Storage())
-
-
-def test_folder_of_pdfs_is_refused_with_the_commands_that_parse_them(tmp_path):
-    for name in ("a.pdf", "b.pdf"):
-        (tmp_path / name).write_bytes(b"%PDF-1.7\n")
-    with pytest.raises(
-        InputError, match=r"2 of 2 files are PDFs(.|\n)*grobid_client(.|\n)*nougat(.|\n)*docling"
-    ):
-        list_source(0, SourceConfig(name="s", uri=str(tmp_path)), Storage())
-
-
-@pytest.fixture
-def listings(tmp_path):
-    for name in range(40):
-        (tmp_path / f"{name:02d}.md").write_text(f"# Paper {name}\n")
-    return [list_source(0, SourceConfig(name="s", uri=str(tmp_path)), Storage())]
-
-
-def keys_of(listings):
-    return {entry.key for listing in listings for entry in listing.objects}
-
-
-def test_a_trial_of_more_files_holds_those_of_a_smaller_one(listings):
-    assert sample_listings(listings, TrialConfig()) == listings
-    chosen = [keys_of(sample_listings(listings, TrialConfig(limit=limit))) for limit in (1, 7, 39, 40, 99)]
-    assert [len(keys) for keys in chosen] == [1, 7, 39, 40, 40]
-    assert all(smaller <= larger for smaller, larger in itertools.pairwise(chosen))
-    part = keys_of(sample_listings(listings, TrialConfig(fraction=0.5)))
-    assert 10 <= len(part) <= 30
-    assert part != keys_of(sample_listings(listings, TrialConfig(fraction=0.5, seed=1)))
-    assert len(keys_of(sample_listings(listings, TrialConfig(fraction=0.5, limit=3)))) == 3
-    with pytest.raises(InputError, match=r"corpus.trial.fraction: 1e-09 chooses none of 40 files"):
-        sample_listings(listings, TrialConfig(fraction=1e-9))
-
-
-def named_by(tmp_path, text):
-    (tmp_path / "list.txt").write_text(text)
-    return list_source(0, SourceConfig(name="s", uri=str(tmp_path / "list.txt"), uri_list=True), Storage())
-
-
-def test_a_list_names_the_files_of_a_source(tmp_path):
-    for name in ("b.md", "a.md", "sub/c.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-    listing = named_by(tmp_path, f"# mine\nb.md\n\n{tmp_path}/sub/c.md\n")
-    assert [entry.uri for entry in listing.objects] == [str(tmp_path / "b.md"), str(tmp_path / "sub/c.md")]
-    assert all(entry.key == entry.uri.lstrip("/") for entry in listing.objects)
-    assert listing.objects[0].etag == Storage().stat(str(tmp_path / "b.md")).etag
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("# nothing\n", "names no file; write one path or URI a line"),
-        ("a.md\nnowhere.md\n", r"line 2: .*nowhere\.md does not exist or is a folder; correct the line"),
-        ("a.md\n./a.md\n", r"line 2 names \./a\.md again \(line 1\); remove one"),
-    ],
-)
-def test_a_list_that_names_nothing_something_missing_or_twice_is_refused(tmp_path, text, complaint):
-    (tmp_path / "a.md").write_text("a")
-    with pytest.raises(InputError, match=rf"corpus.sources.0.uri: .*list\.txt: {complaint}"):
-        named_by(tmp_path, text)
-
-
 def test_every_object_of_a_chunk_becomes_a_document_or_a_reject(tmp_path):
     (tmp_path / "good.md").write_text(f"# Ice\n\n## Results\n\n{BODY}\n")
     (tmp_path / "short.md").write_text("# Ice\n\nToo little.\n")
@@ -261,24 +139,3 @@ def test_unknown_style_never_reaches_a_build():
 
     with pytest.raises(ConfigError, match="k2"):
         render(paper(), "k3")
-
-
-def test_accounting_that_does_not_balance_is_an_error():
-    from baltoro.corpus.dedup.records import DUPLICATE_SCHEMA
-    from baltoro.corpus.pipeline import RECORD_SCHEMA, CorpusSummary, balance
-
-    records = pa.Table.from_pylist(
-        [
-            {"number": 0, "paper_id": "s/a", "characters": 5, "content_hash": "h"},
-            {"number": 1, "paper_id": "s/b", "characters": 5, "content_hash": "h"},
-            {"number": 2, "paper_id": "s/c", "reason": "too_short", "stage": "filter"},
-        ],
-        schema=RECORD_SCHEMA,
-    )
-    duplicates = pa.Table.from_pylist([{"paper_id": "s/b", "kind": "exact"}], schema=DUPLICATE_SCHEMA)
-    summary = CorpusSummary(kept=1)
-    balance(summary, records, duplicates)
-    assert (summary.papers_read, summary.rejected) == (3, {"too_short": 1})
-    assert summary.duplicates == {"exact": 1, "version": 0, "near": 0}
-    with pytest.raises(ArtifactError, match="3 records read, 0 kept"):
-        balance(CorpusSummary(kept=0), records, duplicates)

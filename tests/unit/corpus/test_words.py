@@ -5,7 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from baltoro.corpus.words import mixed, ngram_hashes, words_of
+from baltoro.corpus import words as words_module
+from baltoro.corpus.words import Characters, mixed, ngram_hashes, ngram_hashes_at, words_of
 
 PLAIN = st.text(alphabet=st.sampled_from("abz09 \n.,;-ÄéßΩж中文字かカ한글"), max_size=80)
 
@@ -113,3 +114,44 @@ def test_an_ngram_of_no_words_is_refused():
 
 def test_mixing_loses_nothing():
     assert len(np.unique(mixed(np.arange(100_000, dtype=np.uint64)))) == 100_000
+
+
+@given(st.text(alphabet=st.sampled_from("ab9 é\u0301ж中\U0001d465"), max_size=60))
+@example("")
+@example("a")
+@example("aé")
+def test_characters_are_those_of_the_text(text):
+    characters = Characters.of(text)
+    assert characters.codes.tolist() == [ord(character) for character in text]
+    assert characters.ascii.tolist() == [ord(c) if c.isascii() else 0 for c in text]
+    assert characters.beyond.tolist() == [place for place, c in enumerate(text) if not c.isascii()]
+
+
+@pytest.mark.parametrize("between", [" ", "  ", " é ", " 中 ", "中"])
+def test_blocks_of_a_long_text_change_no_hash(between, monkeypatch):
+    text = between.join(f"{'long' * (number % 9)}wörd{number}" for number in range(200))
+    whole = words_of(text)
+    words_module._powers.cache_clear()
+    monkeypatch.setattr(words_module, "_BLOCK_CHARACTERS", 16)
+    cut = words_of(text)
+    words_module._powers.cache_clear()
+    assert cut.hashes.tolist() == whole.hashes.tolist()
+    assert len(whole) >= 200
+
+
+def test_the_hash_of_a_word_is_its_polynomial():
+    folded = [ord(character) + 1 for character in "geo9"]
+    place, factor = 0xD6E8FEB86659FD93, 0x9E3779B97F4A7C15
+    value = sum(code * factor * place**power for power, code in enumerate(folded)) % 2**64
+    expected = mixed(np.array([value], np.uint64))[0]
+    # At even and odd places, and after characters of other widths.
+    for text in ("geo9", " Geo9", "…GEO9", "x géo9", "中geo9"):
+        assert words_of(text).hashes[-1] == expected
+
+
+@given(st.lists(st.integers(0, 5), min_size=6, max_size=30), st.integers(1, 4))
+def test_ngrams_at_places_are_those_of_all(numbers, n):
+    hashes = words_of(" ".join(map(str, numbers))).hashes
+    grams = ngram_hashes(hashes, n)
+    places = np.arange(0, len(grams), 2)
+    assert ngram_hashes_at(hashes, n, places).tolist() == grams[places].tolist()

@@ -27,6 +27,7 @@ def files(tmp_path):
             uri=str(tmp_path / f"{rows.start}"),
             rows_per_row_group=5,
             tokenizer_fingerprint="f",
+            origin=f"d/{rows.start}",
         )
         for rows in shard_ranges(ROWS, 20)
     ]

@@ -12,6 +12,7 @@ from baltoro.data.mixture import (
     copies_of,
     curriculum_of,
     passes_of,
+    refuse_shares_of_whole,
     refuse_unknown_sources,
 )
 
@@ -114,3 +115,17 @@ def test_a_curriculum_is_groups_in_order():
     assert curriculum_of(MixtureConfig(), ["b", "a", "b"]) == [["a", "b"]]
     config = MixtureConfig(curriculum=(("wiki", "code"), ("papers",)))
     assert curriculum_of(config, list(AVAILABLE)) == [["wiki", "code"], ["papers"]]
+
+
+@pytest.mark.parametrize(
+    ("sources", "named"),
+    [
+        ({"a": {"epochs": 1}, "b": {"tokens": 5}}, r"sources\.b\.tokens=5"),
+        ({"a": {"weight": 0.5}, "b": {"weight": 1}}, r"sources\.a\.weight=0\.5"),
+    ],
+)
+def test_shares_of_the_whole_do_not_fit_documents_that_are_added(sources, named):
+    config = MixtureConfig.model_validate({"sources": sources})
+    with pytest.raises(ConfigError, match=rf"mixture\.{named} is about the whole dataset.* give epochs"):
+        refuse_shares_of_whole(config)
+    refuse_shares_of_whole(MixtureConfig.model_validate({"sources": {"a": {"epochs": 0.5}}}))

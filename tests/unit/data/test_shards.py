@@ -1,5 +1,7 @@
-import io
+import contextlib
+import hashlib
 import pickle
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +36,9 @@ def same(a, b):
     )
 
 
-def write_dataset(folder, batch, *, rows_per_shard=5, rows_per_row_group=2, fingerprint="f" * 64):
+def write_dataset(
+    folder, batch, *, rows_per_shard=5, rows_per_row_group=2, fingerprint="f" * 64, dataset="d"
+):
     files = []
     for number, rows in enumerate(shard_ranges(len(batch), rows_per_shard)):
         path = folder / f"{number:05d}.parquet"
@@ -45,6 +49,7 @@ def write_dataset(folder, batch, *, rows_per_shard=5, rows_per_row_group=2, fing
                 uri=str(path),
                 rows_per_row_group=rows_per_row_group,
                 tokenizer_fingerprint=fingerprint,
+                origin=f"{dataset}/{number:05d}",
             )
         )
     return files
@@ -90,21 +95,23 @@ def test_the_file_has_the_documented_columns(tmp_path):
     assert schema.field("loss_mask").type.value_type == pa.bool_()
     assert schema.metadata[b"baltoro.sequence_length"] == b"8"
     assert schema.metadata[b"baltoro.tokenizer_fingerprint"] == b"f" * 64
+    assert schema.metadata[b"baltoro.origin"] == b"d/00000"
+    digests = schema.metadata[b"baltoro.row_group_digests"].split()
+    assert [len(digest) for digest in digests] == [32, 32]
     groups = pq.ParquetFile(file.uri).metadata
     assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [2, 2]
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
-    settings_ = {"uri": "s3://x/y", "rows_per_row_group": 2, "tokenizer_fingerprint": "f"}
-    buffers = io.BytesIO(), io.BytesIO()
-    files = [write_shard(make_rows(6), buffer, **settings_) for buffer in buffers]
-    assert buffers[0].getvalue() == buffers[1].getvalue()
+    settings_ = {"uri": "s3://x/y", "rows_per_row_group": 2, "tokenizer_fingerprint": "f", "origin": "d/0"}
+    files = [write_shard(make_rows(6), tmp_path / name, **settings_) for name in "ab"]
+    data = (tmp_path / "a").read_bytes()
+    assert (tmp_path / "b").read_bytes() == data
     assert files[0] == files[1]
-    assert files[0].size_bytes == len(buffers[0].getvalue())
-    on_disk = write_shard(make_rows(6), tmp_path / "a", **settings_)
-    assert (tmp_path / "a").read_bytes() == buffers[0].getvalue()
-    assert on_disk == files[0]
-    assert write_shard(make_rows(6, seed=1), io.BytesIO(), **settings_).sha256 != files[0].sha256
+    assert (files[0].size_bytes, files[0].sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    footer = data[-8 - int.from_bytes(data[-8:-4], "little") :]
+    assert files[0].footer_sha256 == hashlib.sha256(footer).hexdigest()
+    assert write_shard(make_rows(6, seed=1), tmp_path / "c", **settings_).sha256 != files[0].sha256
 
 
 def test_verification_names_the_damaged_shard(tmp_path):
@@ -133,28 +140,132 @@ def test_a_flipped_bit_is_found_when_the_rows_are_read(tmp_path):
             dataset.read_rows(5, 6)
 
 
-def test_a_truncated_shard_is_named(tmp_path):
+def read_second_shard(files, message):
+    """The shards before are read; the damaged one is named, with what to do."""
+    with TokenDataset.open(files, Storage()) as dataset:
+        dataset.read_rows(0, 5)
+        with pytest.raises(ArtifactError, match=rf"00001\.parquet: {message}") as caught:
+            dataset.read_rows(5, 10)
+    assert "restore the file or build the token dataset again" in str(caught.value)
+
+
+@pytest.mark.parametrize("left", [0, 4, 100, -20, -1])
+def test_a_truncated_shard_is_named(tmp_path, left):
     files = write_dataset(tmp_path, make_rows(10))
     path = tmp_path / "00001.parquet"
-    path.write_bytes(path.read_bytes()[:-20])
-    with (
-        TokenDataset.open(files, Storage()) as dataset,
-        pytest.raises(ArtifactError, match=r"00001\.parquet: damaged"),
-    ):
-        dataset.read_rows(3, 7)
+    path.write_bytes(path.read_bytes()[:left])
+    size = path.stat().st_size
+    read_second_shard(files, f"damaged: {size} bytes where the manifest names {files[1].size_bytes}")
 
 
-def test_a_replaced_shard_is_named(tmp_path):
+def test_a_lengthened_shard_is_named(tmp_path):
     files = write_dataset(tmp_path, make_rows(10))
-    other = make_rows(3)
-    write_shard(
-        other, tmp_path / "00001.parquet", uri="", rows_per_row_group=2, tokenizer_fingerprint="f" * 64
-    )
+    path = tmp_path / "00001.parquet"
+    path.write_bytes(path.read_bytes() * 2)
+    read_second_shard(files, r"damaged: \d+ bytes where the manifest names")
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_deleted_shard_is_named(tmp_path, verify):
+    files = write_dataset(tmp_path, make_rows(10))
+    (tmp_path / "00001.parquet").unlink()
     with (
-        TokenDataset.open(files, Storage()) as dataset,
-        pytest.raises(ArtifactError, match=r"00001\.parquet: holds 3 rows where the manifest names 5"),
+        pytest.raises(ArtifactError, match=r"00001\.parquet: is gone; restore the file or build the token"),
+        TokenDataset.open(files, Storage(), verify=verify) as dataset,
     ):
-        dataset.read_rows(5, 7)
+        dataset.read_rows(0, 10)
+
+
+def test_a_shard_of_other_rows_is_named(tmp_path):
+    files = write_dataset(tmp_path, make_rows(10))
+    (tmp_path / "other").mkdir()
+    write_dataset(tmp_path / "other", make_rows(3))
+    shutil.copy(tmp_path / "other" / "00000.parquet", tmp_path / "00001.parquet")
+    read_second_shard(files, r"damaged: \d+ bytes where the manifest names \d+")
+
+
+def same_size_shards(folder, dataset, count=200):
+    """Return shards of five rows each that are alike in rows and bytes, but hold other tokens."""
+    by_size = {}
+    for seed in range(count):
+        batch = make_rows(5, seed=seed)
+        # Segments of one length each, so that only tokens differ.
+        batch = RowBatch(batch.input_ids, [np.array([8], np.int32)] * 5, [np.array([1], np.int32)] * 5)
+        (file,) = write_dataset(folder, batch, dataset=dataset)
+        by_size.setdefault(file.size_bytes, []).append(((folder / "00000.parquet").read_bytes(), file))
+    return max(by_size.values(), key=len)
+
+
+def test_another_shard_of_the_same_rows_and_bytes_is_named(tmp_path):
+    (mine, file), (other, _) = same_size_shards(tmp_path, "d")[:2]
+    assert len(mine) == len(other)
+    assert mine != other
+    path = tmp_path / "00000.parquet"
+    path.write_bytes(mine)
+    TokenDataset.open([file], Storage()).close()
+    path.write_bytes(other)
+    message = (
+        r"00000\.parquet: is not the shard that the manifest names: it calls itself d/00000 and holds "
+        r"5 rows, of 5; it was replaced or its footer altered: restore the file"
+    )
+    with pytest.raises(ArtifactError, match=message):
+        TokenDataset.open([file], Storage())
+
+
+def test_a_shard_whose_beginning_is_another_ones_is_named(tmp_path):
+    (mine, file), (other, _) = same_size_shards(tmp_path, "d")[:2]
+    path = tmp_path / "00000.parquet"
+    metadata = pq.read_metadata(pa.BufferReader(mine))
+    # All pages of the other one: each is whole and has a checksum that is right.
+    end = int.from_bytes(mine[-8:-4], "little") + 8
+    path.write_bytes(other[:-end] + mine[-end:])
+    offsets = [
+        [
+            bytes_.row_group(group).column(column).data_page_offset
+            for group in range(metadata.num_row_groups)
+            for column in range(metadata.num_columns)
+        ]
+        for bytes_ in (metadata, pq.read_metadata(pa.BufferReader(other)))
+    ]
+    assert offsets[0] == offsets[1], "the case would be found without checksums of rows"
+    with (
+        TokenDataset.open([file], Storage()) as dataset,
+        pytest.raises(ArtifactError, match=r"00000\.parquet: damaged \(row group 0 has another checksum"),
+    ):
+        dataset.read_rows(0, 1)
+
+
+def test_an_altered_footer_is_named(tmp_path):
+    files = write_dataset(tmp_path, make_rows(10))
+    path = tmp_path / "00001.parquet"
+    whole = path.read_bytes()
+    start = len(whole) - int.from_bytes(whole[-8:-4], "little") - 8
+    for position in range(start, len(whole), 3):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with TokenDataset.open(files, Storage()) as dataset, pytest.raises(ArtifactError) as caught:
+            dataset.read_rows(5, 10)
+        assert str(path) in str(caught.value)
+
+
+def test_every_altered_byte_that_is_read_is_found(tmp_path):
+    batch = make_rows(5)
+    (file,) = write_dataset(tmp_path, batch)
+    path = tmp_path / "00000.parquet"
+    whole = path.read_bytes()
+    unnoticed = []
+    for position in range(0, len(whole), 3):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 8]) + whole[position + 1 :])
+        with (
+            contextlib.suppress(ArtifactError),
+            TokenDataset.open([file], Storage()) as dataset,
+        ):
+            assert same(dataset.read_rows(0, 5), batch), f"byte {position}"
+            unnoticed.append(position)
+    # Bytes that say nothing of the rows: the magic number, and statistics of encodings in page headers.
+    assert len(unnoticed) < len(whole) / 60
+    path.write_bytes(whole[: unnoticed[0]] + b"~" + whole[unnoticed[0] + 1 :])
+    with pytest.raises(ArtifactError, match=r"damaged: .* with SHA-256"):
+        TokenDataset.open([file], Storage(), verify=True)
 
 
 def test_shards_of_another_tokenizer_are_refused(tmp_path):
@@ -172,7 +283,10 @@ def test_another_parquet_file_is_no_token_shard(tmp_path):
     path = tmp_path / "papers.parquet"
     pq.write_table(pa.table({"text": ["granite"]}), path)
     with pytest.raises(ArtifactError, match=r"papers\.parquet: is not a token shard"):
-        TokenDataset.open([ShardFile(str(path), 1, 0, "")], Storage())
+        TokenDataset.open([ShardFile(str(path), 1, path.stat().st_size, "", "")], Storage())
+    path.write_text("granite")
+    with pytest.raises(ArtifactError, match=r"papers\.parquet: damaged \(it does not end as a Parquet file"):
+        TokenDataset.open([ShardFile(str(path), 1, 7, "", "")], Storage())
     with pytest.raises(ArtifactError, match="names no shard"):
         TokenDataset.open([], Storage())
 
@@ -205,12 +319,14 @@ def test_a_dataset_travels_to_another_process(tmp_path):
         ([3, 4], [0], "row 0 has 2 segments and 1 entries of paper_index"),
     ],
 )
-def test_segments_that_make_no_sense_are_not_written(ends, papers, message):
+def test_segments_that_make_no_sense_are_not_written(tmp_path, ends, papers, message):
     batch = RowBatch(
         np.zeros((1, 8), dtype=np.int32), [np.array(ends, dtype=np.int32)], [np.array(papers, dtype=np.int32)]
     )
     with pytest.raises(ValueError, match=message):
-        write_shard(batch, io.BytesIO(), uri="", rows_per_row_group=1, tokenizer_fingerprint="f")
+        write_shard(
+            batch, tmp_path / "a", uri="", rows_per_row_group=1, tokenizer_fingerprint="f", origin="d/0"
+        )
 
 
 def test_rows_without_mask_join_rows_with_one():

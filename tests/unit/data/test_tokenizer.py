@@ -19,8 +19,9 @@ from baltoro.data.tokenizer import (
     missing_bytes,
     padded_vocab_size,
     padding_id,
+    sample_bound,
+    sample_hashes,
     save_tokenizer,
-    select_sample,
     text_only,
     tokenizer_fingerprint,
     train_tokenizer,
@@ -292,6 +293,13 @@ def test_text_only_restores_truncation_and_padding(trained):
     assert backend.truncation["max_length"] == 2
     assert backend.padding["pad_id"] == 1
     assert backend.encode_special_tokens is False
+
+
+def select_sample(papers, fraction, seed, lengths_characters=None, min_characters=0):
+    hashes = sample_hashes(papers, seed)
+    lengths = np.ones(len(papers), np.int64) if lengths_characters is None else lengths_characters
+    bound = sample_bound(hashes, fraction, lengths_characters=lengths, min_characters=min_characters)
+    return hashes <= np.uint64(bound)
 
 
 def test_the_sample_is_stable_as_the_corpus_grows():

@@ -58,3 +58,11 @@ def test_a_paper_that_vanishes_while_it_is_read_ends_the_build_with_its_name(loa
         build_documents(recipe.corpus, context.listings, context.storage, {}, None, writer)
     assert caught.value.message == f"{papers}/till.md does not exist; check the URI"
     assert type(caught.value) is MissingError, "Ray's wrapper has been taken off"
+
+
+def test_what_trains_nothing_needs_one_cpu_whatever_the_workers(load):
+    recipe = load("cluster.workers=4", "cluster.local_cpus=1")
+    assert required_cpus(recipe, training=False) == local_cpus(recipe, training=False) == 1
+    assert local_cpus(load("cluster.workers=4"), training=False) == os.cpu_count()
+    with pytest.raises(ConfigError, match="give at least 6"):
+        local_cpus(recipe)

@@ -1,11 +1,16 @@
 """From corpus parts to rows: every training token once per epoch, and rows that know their papers.
 
-The steps are run one after the other as plain functions; Ray only spreads them over processes.
+The passes run one task after the other in this process; Ray only spreads them over others.
 """
 
+import hashlib
 import itertools
+import pickle
+import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,37 +19,74 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from baltoro.core.artifacts import ArtifactStore, fingerprint_of
+from baltoro.core.artifacts import Artifact, ArtifactStore, fingerprint_of
+from baltoro.core.errors import ArtifactError, ConfigError, InputError
 from baltoro.core.storage import Storage
 from baltoro.corpus.dedup.records import DUPLICATE_SCHEMA
+from baltoro.corpus.work import WorkArea
+from baltoro.data import plan
 from baltoro.data.config import DataConfig
 from baltoro.data.mixture import MixtureConfig
-from baltoro.data.shards import RowBatch, TokenDataset, shard_ranges
+from baltoro.data.plan import SPLITS, Documents, plan_blocks
+from baltoro.data.shards import RowBatch, TokenDataset
+from baltoro.data.tokenizer import save_tokenizer, tokenizer_fingerprint
 from baltoro.jobs import tokens
-from baltoro.jobs.tokens import (
-    PAPERS_SCHEMA,
-    join_shard,
-    pack_group,
-    place_rows,
-    plan_groups,
-    save_shard,
-    tokenise_part,
-    write_papers,
-)
+from baltoro.jobs.extend import part_chain
+from baltoro.jobs.token_files import TokenFiles
+from baltoro.jobs.token_passes import PAPERS_SCHEMA
 from baltoro.testing.tiny import byte_tokenizer
 
 PADDING, END = 1, 2
 WIDTH = 32
 
 
+class Killed(Exception):
+    """The process died."""
+
+
+@dataclass
+class Tasks:
+    """Tasks run here and now; when the process dies, and what it did."""
+
+    die_after: int | None = None
+    done: list = None
+
+    def run(self, area, name, task, count, *, what):
+        finished = area.finished(name)
+        for index in range(count):
+            if index in finished:
+                continue
+            if self.die_after is not None and len(self.done) >= self.die_after:
+                raise Killed
+            pickle.loads(pickle.dumps(task)).run(index)
+            self.done.append((name, index))
+
+
+@pytest.fixture(autouse=True)
+def tasks(monkeypatch):
+    tasks = Tasks(done=[])
+    monkeypatch.setattr(tokens, "run_tasks", tasks.run)
+    return tasks
+
+
+class NoRun:
+    """Stands for an MLflow run."""
+
+    def __init__(self):
+        self.metrics = {}
+
+    def log_metrics(self, metrics):
+        self.metrics.update(metrics)
+
+
 @dataclass
 class Built:
-    """A dataset of one split: its rows, rows per epoch, what paper_index points into, rows by shard."""
+    """A dataset of one split: its rows, rows per epoch, what paper_index points into."""
 
     rows: RowBatch
     rows_by_epoch: list[int]
     papers: pa.Table
-    shards: list
+    artifact: Artifact
 
     def epoch(self, number):
         start = sum(self.rows_by_epoch[:number])
@@ -52,13 +94,19 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return byte_tokenizer()
+def store(tmp_path_factory):
+    return ArtifactStore(Storage(), str(tmp_path_factory.mktemp("root")))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("parts")
+def tokenizer(store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(byte_tokenizer(), folder)
+    with store.begin("tokenizer", "geo", fingerprint_of({})) as writer:
+        for path in folder.iterdir():
+            writer.write_file(f"tokenizer/{path.name}", path.read_bytes())
+        extra = {"folder": "tokenizer", "tokenizer_fingerprint": tokenizer_fingerprint(byte_tokenizer())}
+        return writer.publish(inputs={}, stage_version=1, extra=extra)
 
 
 def text_of(paper, length):
@@ -66,52 +114,110 @@ def text_of(paper, length):
     return "".join(f"{paper:02d}:{index:03d}" for index in range(length // 6 + 1))[:length]
 
 
-def write_parts(folder, parts):
-    """Write corpus parts; a document is (paper number, characters, split)."""
-    uris = []
-    for index, documents in enumerate(parts):
-        table = pa.table(
-            {
+def parquet(table):
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+TEXT = pa.schema([(name, pa.string()) for name in ("paper_id", "source", "split", "text")])
+
+
+def publish_corpus(store, parts, copies=()):
+    """Publish corpus parts; a document is (paper number, characters, split)."""
+    inputs = {"parts": parts, "copies": list(copies)}
+    with store.begin("corpus", "geo", fingerprint_of(inputs)) as writer:
+        for index, documents in enumerate(parts):
+            table = {
                 "paper_id": [f"papers/{paper}" for paper, _, _ in documents],
                 "source": ["odd" if paper % 2 else "even" for paper, _, _ in documents],
                 "split": [split for _, _, split in documents],
                 "text": [text_of(paper, length) for paper, length, _ in documents],
-            },
-            schema=pa.schema([(name, pa.string()) for name in ("paper_id", "source", "split", "text")]),
-        )
-        pq.write_table(table, folder / f"part-{index}.parquet")
-        uris.append(str(folder / f"part-{index}.parquet"))
-    return uris
+            }
+            data = parquet(pa.table(table, schema=TEXT))
+            writer.write_file(f"documents/part-{index:06d}.parquet", data, rows=len(documents))
+        rows = [{"paper_id": f"papers/{gone}", "kept_paper_id": f"papers/{kept}"} for gone, kept in copies]
+        writer.write_file("duplicates.parquet", parquet(pa.Table.from_pylist(rows, DUPLICATE_SCHEMA)))
+        return writer.publish(inputs=inputs, stage_version=1)
 
 
-def build(folder, tokenizer, parts, *, split="train", epochs=1, rows_per_shard=8, **data):
-    """Do what the stage does, in this process."""
-    config = DataConfig(sequence_length=WIDTH, rows_per_row_group=4, rows_per_shard=rows_per_shard, **data)
-    read = [tokenise_part(uri, Storage(), tokenizer, config) for uri in write_parts(folder, parts)]
-    tables = [table for table, _ in read]
-    by_epoch = [plan_groups(tables, split, config, epoch) for epoch in range(epochs)]
-    by_block = [groups for blocks in by_epoch for groups in blocks]
-    places = place_rows(by_block, config.shuffle_seed)
-    rows_by_epoch = [sum(group.plan.rows for groups in blocks for group in groups) for blocks in by_epoch]
-    shards = [*shard_ranges(sum(rows_by_epoch), rows_per_shard)]
-    contributions = [
-        pack_group(
-            group.plan,
-            group.documents,
-            group.paper_index,
-            place,
-            rows_per_shard,
-            len(shards),
-            PADDING,
-            *[read[index][1] for index in group.parts],
-        )
-        for groups, block_places in zip(by_block, places, strict=True)
-        for group, place in zip(groups, block_places, strict=True)
+def config_of(**data):
+    return DataConfig(sequence_length=WIDTH, **{"rows_per_row_group": 4, "rows_per_shard": 8, **data})
+
+
+def publish_tokens(store, tokenizer, corpus, *, base=None, epochs=1, number=None, **data):
+    """Build and publish a token dataset as the stage does."""
+    config = config_of(**data)
+    inputs = {
+        "number": next(NUMBERS) if number is None else number,
+        "corpus": corpus.fingerprint,
+        "base": base.fingerprint if base is not None else None,
+    }
+    writer = store.begin("tokens", "geo", fingerprint_of(inputs))
+    writer.adopt_folder(tokens.work_folder(config, corpus), shared=True)
+    if base is not None:
+        tokens.check_base(base, tokenizer, config)
+    part = tokens.build_part(store.storage, writer, config, corpus, tokenizer, base, epochs)
+    output = tokens.tokens_output(config, part, base, NoRun())
+    parents = {"corpus": corpus, "tokenizer": tokenizer} | ({"base": base} if base is not None else {})
+    extra = {**output.extra, "summary": dict(output.summary)}
+    return writer.publish(inputs=inputs, stage_version=1, parents=parents, counts=output.counts, extra=extra)
+
+
+NUMBERS = itertools.count()
+
+
+def read(store, tokens_artifact, split):
+    """Return all rows of a split."""
+    files = tokens.split_files(part_chain(store, tokens_artifact), split)
+    if not files:
+        return RowBatch(np.empty((0, WIDTH), np.int32), [], [])
+    with TokenDataset.open(files, store.storage, verify=True) as dataset:
+        return dataset.read_rows(0, len(dataset))
+
+
+def documents_of(papers):
+    """Return what is planned, from the table of papers."""
+    names = sorted(set(papers.column("source").to_pylist()))
+    return Documents(
+        papers.column("tokens").to_numpy(),
+        np.array([SPLITS.index(split) for split in papers.column("split").to_pylist()], np.int8),
+        np.array([names.index(name) for name in papers.column("source").to_pylist()], np.int32),
+        tuple(names),
+    )
+
+
+def build(store, tokenizer, parts, *, split="train", epochs=1, **data):
+    """Do what the stage does, in this process, and read one split back."""
+    corpus = publish_corpus(store, parts)
+    config = config_of(**data)
+    artifact = publish_tokens(store, tokenizer, corpus, epochs=epochs, **data)
+    papers = pq.read_table(artifact.uri_of("papers.parquet"))
+    blocks = [
+        sum(group.plan.rows for group in block)
+        for block in plan_blocks(documents_of(papers), split, config, epochs)
     ]
-    joined = [join_shard(*[entry[index] for entry in contributions]) for index in range(len(shards))]
-    assert [len(batch) for batch in joined] == [len(shard) for shard in shards]
-    rows = RowBatch.concatenate(joined) if joined else RowBatch(np.empty((0, WIDTH), np.int32), [], [])
-    return Built(rows, rows_by_epoch, pa.concat_tables(tables), contributions)
+    per_epoch = len(blocks) // epochs
+    rows_by_epoch = [sum(blocks[epoch * per_epoch : (epoch + 1) * per_epoch]) for epoch in range(epochs)]
+    rows = read(store, artifact, split)
+    assert len(rows) == sum(rows_by_epoch)
+    return Built(rows, rows_by_epoch, papers, artifact)
+
+
+@pytest.fixture
+def group_size(monkeypatch):
+    """Set how many tokens are packed together."""
+
+    def resize(tokens_of_group):
+        monkeypatch.setattr(plan, "GROUP_TOKENS", tokens_of_group)
+        monkeypatch.setattr(plan, "_LEAST_ROWS", 0)
+
+    return resize
+
+
+def staging(store, artifact):
+    """Return where the passes handed over; it is removed only by the stage's last step."""
+    return WorkArea(store.storage, f"{artifact.uri}/{artifact.manifest.writer}/staging")
 
 
 def segments(batch):
@@ -162,34 +268,32 @@ TRAIN = {f"papers/{p}": n for part in PARTS for p, n, split in part if split == 
 VALIDATION = {f"papers/{p}": n for part in PARTS for p, n, split in part if split == "validation"}
 
 
-def test_every_training_token_stands_once_in_every_epoch(folder, tokenizer):
-    built = build(folder, tokenizer, PARTS, epochs=3)
+def test_every_training_token_stands_once_in_every_epoch(store, tokenizer):
+    built = build(store, tokenizer, PARTS, epochs=3)
     for number in range(3):
         assert_every_token_once(built.epoch(number), built.papers, TRAIN)
 
 
-def test_each_document_ends_in_the_end_token_once_per_epoch(folder, tokenizer):
-    built = build(folder, tokenizer, PARTS, epochs=2)
+def test_each_document_ends_in_the_end_token_once_per_epoch(store, tokenizer):
+    built = build(store, tokenizer, PARTS, epochs=2)
     ends = [read_text(ids)[-1] == "|" for _, ids in segments(built.rows)]
     assert sum(ends) == 2 * len(TRAIN)
     assert int((built.rows.input_ids == END).sum()) == 2 * len(TRAIN)
 
 
-def test_validation_is_apart_and_the_test_split_is_never_tokenised(folder, tokenizer):
-    built = build(folder, tokenizer, PARTS, split="validation")
+def test_validation_is_apart_and_the_test_split_is_never_tokenised(store, tokenizer):
+    built = build(store, tokenizer, PARTS, split="validation")
     assert_every_token_once(built.rows, built.papers, VALIDATION)
     assert built.papers.column("paper_id").to_pylist() == [
         f"papers/{paper}" for part in PARTS for paper, _, split in part if split != "test"
     ]
-    uris = write_parts(folder, PARTS)
-    table, part = tokenise_part(uris[1], Storage(), tokenizer, DataConfig(sequence_length=WIDTH))
-    assert table.num_rows == 0
-    assert table.schema.names == ["paper_id", "source", "split", "tokens"]
-    assert (len(part.tokens), part.offsets.tolist()) == (0, [0])
+    area = staging(store, built.artifact)
+    assert area.read("tokenised", 1).num_rows == 0
+    assert area.read("tokenised", 1).schema.names == ["paper_id", "source", "split", "tokens"]
 
 
-def test_paper_index_names_the_paper_whose_text_stands_there(folder, tokenizer):
-    built = build(folder, tokenizer, PARTS, epochs=2)
+def test_paper_index_names_the_paper_whose_text_stands_there(store, tokenizer):
+    built = build(store, tokenizer, PARTS, epochs=2)
     seen = set()
     for index, ids in segments(built.rows):
         paper = int(built.papers.column("paper_id")[index].as_py().removeprefix("papers/"))
@@ -201,18 +305,22 @@ def test_paper_index_names_the_paper_whose_text_stands_there(folder, tokenizer):
     assert {f"papers/{paper}" for paper in seen} == set(TRAIN)
 
 
-def test_tokens_of_a_part_are_its_documents_one_after_the_other(folder, tokenizer):
-    uri = write_parts(folder, PARTS)[0]
-    table, part = tokenise_part(uri, Storage(), tokenizer, DataConfig(sequence_length=WIDTH))
-    assert part.tokens.dtype == np.int32
-    assert table.column("tokens").to_pylist() == [71, 32, 41, 10]
-    assert np.diff(part.offsets).tolist() == [71, 32, 41, 10]
-    assert read_text(part.tokens[part.offsets[1] : part.offsets[2]]) == text_of(1, 31) + "|"
+def test_tokens_of_a_part_are_its_documents_one_after_the_other(store, tokenizer):
+    built = build(store, tokenizer, PARTS)
+    area = staging(store, built.artifact)
+    assert area.read("tokenised", 0).column("tokens").to_pylist() == [71, 32, 41, 10]
+    files = TokenFiles(area, 259)
+    assert files.dtype == np.dtype("<u2")
+    found = files.read("train", np.array([0, 0, 0]), np.array([0, 71, 103]), np.array([71, 32, 10]))
+    assert read_text(found) == "|".join([text_of(0, 70), text_of(1, 31), text_of(3, 9), ""])
+    found = files.read("validation", np.array([0, 2]), np.array([0, 0]), np.array([41, 15]))
+    assert read_text(found) == "|".join([text_of(2, 40), text_of(7, 14), ""])
+    assert TokenFiles(area, 100_000).dtype == np.dtype("<i4")
 
 
-def test_epochs_follow_each_other_and_keep_other_company(folder, tokenizer):
+def test_epochs_follow_each_other_and_keep_other_company(store, tokenizer):
     parts = [[(paper, 9, "train") for paper in range(40)]]
-    built = build(folder, tokenizer, parts, epochs=3)
+    built = build(store, tokenizer, parts, epochs=3)
     expected = {f"papers/{paper}": 9 for paper in range(40)}
     company = []
     for number in range(3):
@@ -222,27 +330,27 @@ def test_epochs_follow_each_other_and_keep_other_company(folder, tokenizer):
     assert company[0] != company[1] != company[2] != company[0], "documents of one length take turns"
 
 
-def test_rows_of_an_epoch_are_shuffled_over_all_groups(folder, tokenizer, monkeypatch):
+def test_rows_of_an_epoch_are_shuffled_over_all_groups(store, tokenizer, group_size):
     parts = [[(part * 10 + paper, 31, "train") for paper in range(10)] for part in range(4)]
-    monkeypatch.setattr(tokens, "GROUP_TOKENS", 300)
-    built = build(folder, tokenizer, parts)
+    group_size(300)
+    built = build(store, tokenizer, parts)
     order = [index[0] for index in built.rows.paper_index]
     assert sorted(order) == list(range(40))
     assert {index // 10 for index in order[:10]} != {0}, "the first rows would all be of the first group"
 
 
-def test_the_same_input_gives_the_same_rows_and_another_seed_another_order(folder, tokenizer):
-    first, again = (build(folder, tokenizer, PARTS, epochs=2) for _ in range(2))
-    other = build(folder, tokenizer, PARTS, epochs=2, shuffle_seed=5)
+def test_the_same_input_gives_the_same_rows_and_another_seed_another_order(store, tokenizer):
+    first, again = (build(store, tokenizer, PARTS, epochs=2) for _ in range(2))
+    other = build(store, tokenizer, PARTS, epochs=2, shuffle_seed=5)
     assert np.array_equal(first.rows.input_ids, again.rows.input_ids)
     assert not np.array_equal(first.rows.input_ids, other.rows.input_ids)
     assert_every_token_once(other.epoch(1), other.papers, TRAIN)
 
 
 @pytest.mark.parametrize("rows_per_shard", [4, 8, 1024])
-def test_how_many_rows_a_shard_has_changes_nothing(folder, tokenizer, rows_per_shard):
-    expected = build(folder, tokenizer, PARTS, epochs=2).rows
-    found = build(folder, tokenizer, PARTS, epochs=2, rows_per_shard=rows_per_shard).rows
+def test_how_many_rows_a_shard_has_changes_nothing(store, tokenizer, rows_per_shard):
+    expected = build(store, tokenizer, PARTS, epochs=2).rows
+    found = build(store, tokenizer, PARTS, epochs=2, rows_per_shard=rows_per_shard).rows
     assert np.array_equal(found.input_ids, expected.input_ids)
     assert [ends.tolist() for ends in found.segment_ends] == [ends.tolist() for ends in expected.segment_ends]
     assert [index.tolist() for index in found.paper_index] == [i.tolist() for i in expected.paper_index]
@@ -250,53 +358,25 @@ def test_how_many_rows_a_shard_has_changes_nothing(folder, tokenizer, rows_per_s
 
 @pytest.mark.parametrize("group_tokens", [1, 100, 250, 1 << 27])
 def test_every_token_stands_once_however_the_documents_are_grouped(
-    folder, tokenizer, monkeypatch, group_tokens
+    store, tokenizer, group_size, group_tokens
 ):
-    monkeypatch.setattr(tokens, "GROUP_TOKENS", group_tokens)
-    built = build(folder, tokenizer, PARTS, epochs=2)
+    group_size(group_tokens)
+    built = build(store, tokenizer, PARTS, epochs=2)
     for number in range(2):
         assert_every_token_once(built.epoch(number), built.papers, TRAIN)
 
 
-def test_groups_are_consecutive_documents_cut_by_the_tokens_before_them(folder, tokenizer, monkeypatch):
-    config = DataConfig(sequence_length=WIDTH)
-    tables = [tokenise_part(uri, Storage(), tokenizer, config)[0] for uri in write_parts(folder, PARTS)]
-    lengths = pa.concat_tables(tables).column("tokens").to_pylist()
-
-    def groups(size, split="train"):
-        monkeypatch.setattr(tokens, "GROUP_TOKENS", size)
-        (block,) = plan_groups(tables, split, config, 0)
-        return block
-
-    (whole,) = groups(1 << 27)
-    papers = whole.paper_index.tolist()
-    for size in (1, 50, 100, 250):
-        found = groups(size)
-        assert [index for group in found for index in group.paper_index.tolist()] == papers
-        starts = dict(
-            zip(papers, np.cumsum([0, *(lengths[index] for index in papers)]).tolist(), strict=False)
-        )
-        assert [[starts[index] // size for index in group.paper_index.tolist()] for group in found] == [
-            [number] * len(group.paper_index)
-            for number, group in zip(sorted({start // size for start in starts.values()}), found, strict=True)
-        ]
-        for group in found:
-            assert [len(chosen) for chosen in group.documents].count(0) == 0, "only parts that are needed"
-            assert sum(len(chosen) for chosen in group.documents) == len(group.paper_index)
-    assert groups(1 << 27, "none") == []
-
-
 @given(st.lists(st.integers(1, 19), max_size=6), st.sampled_from([1, 60, 150, 400]))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_another_cut_into_parts_gives_the_same_rows(folder, tokenizer, monkeypatch, cuts, group_tokens):
-    monkeypatch.setattr(tokens, "GROUP_TOKENS", group_tokens)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_another_cut_into_parts_gives_the_same_rows(store, tokenizer, group_size, cuts, group_tokens):
+    group_size(group_tokens)
     documents = [
         (paper, 5 + 11 * paper % 90, "validation" if paper % 5 == 4 else "train") for paper in range(20)
     ]
     bounds = [0, *sorted(cuts), len(documents)]
     parts = [documents[start:end] for start, end in itertools.pairwise(bounds)]
-    expected = build(folder, tokenizer, [documents], epochs=2).rows
-    found = build(folder, tokenizer, parts, epochs=2).rows
+    expected = build(store, tokenizer, [documents], epochs=2).rows
+    found = build(store, tokenizer, parts, epochs=2).rows
     assert np.array_equal(found.input_ids, expected.input_ids)
     assert [ends.tolist() for ends in found.segment_ends] == [ends.tolist() for ends in expected.segment_ends]
     assert [index.tolist() for index in found.paper_index] == [i.tolist() for i in expected.paper_index]
@@ -327,25 +407,22 @@ ONCE = {"even": sum(21 + p % 7 for p in range(0, 40, 2)), "odd": sum(21 + p % 7 
 )
 @pytest.mark.parametrize("group_tokens", [100, 1 << 27])
 def test_rows_hold_of_each_source_what_the_mixture_says(
-    folder, tokenizer, monkeypatch, sources, expected, group_tokens
+    store, tokenizer, group_size, sources, expected, group_tokens
 ):
-    monkeypatch.setattr(tokens, "GROUP_TOKENS", group_tokens)
+    group_size(group_tokens)
     mixture = MixtureConfig.model_validate({"sources": sources})
-    built = build(folder, tokenizer, MIXED, epochs=2, mixture=mixture)
-    config = DataConfig(sequence_length=WIDTH, mixture=mixture)
-    tables = [tokenise_part(uri, Storage(), tokenizer, config)[0] for uri in write_parts(folder, MIXED)]
-    blocks = [groups for epoch in range(2) for groups in plan_groups(tables, "train", config, epoch)]
-    read = tokens_read(built)
-    assert read == Counter(tokens.tokens_by_source(tables, blocks)), "the manifest says what training reads"
+    built = build(store, tokenizer, MIXED, epochs=2, mixture=mixture)
+    found = tokens_read(built)
+    assert found == Counter(built.artifact.manifest.extra["summary"]["tokens_by_source"])
     for source, passes in expected.items():
-        assert abs(read[source] - 2 * passes * ONCE[source]) <= 2 * 27 / 2
-    again = build(folder, tokenizer, MIXED, epochs=2, mixture=mixture)
+        assert abs(found[source] - 2 * passes * ONCE[source]) <= 2 * 27 / 2
+    again = build(store, tokenizer, MIXED, epochs=2, mixture=mixture)
     assert np.array_equal(again.rows.input_ids, built.rows.input_ids)
 
 
-def test_a_curriculum_lays_groups_of_sources_one_after_the_other(folder, tokenizer):
+def test_a_curriculum_lays_groups_of_sources_one_after_the_other(store, tokenizer):
     mixture = MixtureConfig(curriculum=(("odd",), ("even",)))
-    built = build(folder, tokenizer, MIXED, epochs=2, mixture=mixture)
+    built = build(store, tokenizer, MIXED, epochs=2, mixture=mixture)
     sources = built.papers.column("source").to_pylist()
     rows = [{sources[paper] for paper in papers.tolist()} for papers in built.rows.paper_index]
     changes = [row for row, after in itertools.pairwise(rows) if row != after]
@@ -353,16 +430,16 @@ def test_a_curriculum_lays_groups_of_sources_one_after_the_other(folder, tokeniz
     assert changes == [{"odd"}, {"even"}, {"odd"}]
 
 
-def test_validation_is_not_mixed(folder, tokenizer):
+def test_validation_is_not_mixed(store, tokenizer):
     mixture = MixtureConfig.model_validate({"sources": {"odd": {"epochs": 0}}})
-    built = build(folder, tokenizer, MIXED, split="validation", mixture=mixture)
+    built = build(store, tokenizer, MIXED, split="validation", mixture=mixture)
     assert set(tokens_read(built)) == {"odd"}
 
 
-def test_padding_stays_within_the_bound_on_many_short_documents(folder, tokenizer):
+def test_padding_stays_within_the_bound_on_many_short_documents(store, tokenizer):
     random = np.random.default_rng(1)
     parts = [[(paper, int(random.integers(6, 80)), "train") for paper in range(90)] for _ in range(3)]
-    built = build(folder, tokenizer, [[(p, n, s) for p, n, s in part] for part in parts])
+    built = build(store, tokenizer, [[(p, n, s) for p, n, s in part] for part in parts])
     used = sum(int(ends[-1]) for ends in built.rows.segment_ends)
     assert 1 - used / built.rows.input_ids.size <= 0.01
 
@@ -373,61 +450,28 @@ documents = st.lists(
 
 
 @given(st.lists(documents, min_size=1, max_size=4), st.integers(1, 400), st.integers(1, 3), st.integers(0, 9))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_corpus_is_laid_out_whole(folder, tokenizer, monkeypatch, lengths, group_tokens, epochs, seed):
-    monkeypatch.setattr(tokens, "GROUP_TOKENS", group_tokens)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_corpus_is_laid_out_whole(store, tokenizer, group_size, lengths, group_tokens, epochs, seed):
+    group_size(group_tokens)
     numbers = iter(range(100))
     parts = [[(next(numbers), length, split) for length, split in part] for part in lengths]
     expected = {f"papers/{p}": n for part in parts for p, n, split in part if split == "train"}
-    built = build(folder, tokenizer, parts, epochs=epochs, shuffle_seed=seed)
+    if not expected:
+        with pytest.raises(InputError, match="no document in the train split"):
+            build(store, tokenizer, parts, epochs=epochs, shuffle_seed=seed)
+        return
+    built = build(store, tokenizer, parts, epochs=epochs, shuffle_seed=seed)
     for number in range(epochs):
-        if expected:
-            assert_every_token_once(built.epoch(number), built.papers, expected)
-        else:
-            assert built.rows_by_epoch[number] == 0
+        assert_every_token_once(built.epoch(number), built.papers, expected)
 
 
 # --------------------------------------------------------------------------------------------------
 # Files
 
 
-def test_a_saved_shard_reads_back_as_its_rows(folder, tokenizer, tmp_path):
-    built = build(folder, tokenizer, PARTS, epochs=2, rows_per_shard=8)
-    config = DataConfig(sequence_length=WIDTH, rows_per_row_group=4, rows_per_shard=8)
-    count = len(built.shards[0])
-    files = [
-        save_shard(
-            str(tmp_path / f"shard-{index}.parquet"),
-            Storage(),
-            config,
-            "f" * 64,
-            *[entry[index] for entry in built.shards],
-        )
-        for index in range(count)
-    ]
-    assert sum(file.rows for file in files) == len(built.rows)
-    with TokenDataset.open(tuple(files), Storage()) as dataset:
-        read = dataset.read_rows(0, len(built.rows))
-    assert np.array_equal(read.input_ids, built.rows.input_ids)
-    assert [index.tolist() for index in read.paper_index] == [i.tolist() for i in built.rows.paper_index]
-
-
-def test_the_papers_table_lists_what_was_merged_into_each(folder, tokenizer, tmp_path):
-    store = ArtifactStore(Storage(), str(tmp_path))
-    sink = pa.BufferOutputStream()
-    merged = [
-        {"paper_id": "papers/90", "uri": "u", "kept_paper_id": "papers/3", "kind": "exact"},
-        {"paper_id": "papers/91", "uri": "u", "kept_paper_id": "papers/3", "kind": "exact"},
-    ]
-    pq.write_table(pa.Table.from_pylist(merged, schema=DUPLICATE_SCHEMA), sink)
-    with store.begin("corpus", "geo", fingerprint_of({"a": 1})) as writer:
-        writer.write_file("duplicates.parquet", bytes(sink.getvalue()), rows=2)
-        corpus = writer.publish(inputs={"a": 1}, stage_version=1)
-    config = DataConfig(sequence_length=WIDTH)
-    tables = [tokenise_part(uri, Storage(), tokenizer, config)[0] for uri in write_parts(folder, PARTS)]
-    with store.begin("tokens", "geo", fingerprint_of({"b": 1})) as writer:
-        write_papers(tables, corpus, Storage(), writer)
-        artifact = writer.publish(inputs={"b": 1}, stage_version=1)
+def test_the_papers_table_lists_what_was_merged_into_each(store, tokenizer):
+    corpus = publish_corpus(store, PARTS, copies=[(90, 3), (95, 77), (91, 3), (92, 0)])
+    artifact = publish_tokens(store, tokenizer, corpus)
     (file,) = artifact.files("papers.parquet")
     papers = pq.read_table(artifact.uri_of("papers.parquet"))
     assert papers.schema.equals(PAPERS_SCHEMA)
@@ -440,4 +484,388 @@ def test_the_papers_table_lists_what_was_merged_into_each(folder, tokenizer, tmp
         "tokens": 10,
         "merged": ["papers/90", "papers/91"],
     }
-    assert [row["merged"] for row in rows if row["paper_id"] != "papers/3"] == [[]] * 8
+    assert [row["merged"] for row in rows if row["paper_id"] != "papers/3"] == [["papers/92"], *[[]] * 7]
+
+
+def test_the_papers_table_does_not_show_the_cut_into_parts(store, tokenizer, monkeypatch):
+    monkeypatch.setattr("baltoro.jobs.token_passes._PAPERS_PER_ROW_GROUP", 4)
+    whole = [[document for part in PARTS for document in part]]
+    copies = [(90, 3), (91, 10)]
+    first, second = (
+        publish_tokens(store, tokenizer, publish_corpus(store, parts, copies)) for parts in (PARTS, whole)
+    )
+    (one,), (other,) = first.files("papers.parquet"), second.files("papers.parquet")
+    assert one.sha256 == other.sha256
+    metadata = pq.read_metadata(first.uri_of("papers.parquet"))
+    assert [metadata.row_group(index).num_rows for index in range(3)] == [4, 4, 1]
+
+
+def test_far_documents_are_read_apart_and_near_ones_together(store, tokenizer, monkeypatch):
+    built = build(store, tokenizer, [[(paper, 50, "train") for paper in range(30)]])
+    files = TokenFiles(staging(store, built.artifact), 259)
+    ranges = []
+    read_range = Storage.read_range
+
+    def count(self, uri, start, length):
+        ranges.append((start, length))
+        return read_range(self, uri, start, length)
+
+    monkeypatch.setattr(Storage, "read_range", count)
+    every = np.arange(30)
+    chosen = np.array([0, 1, 1, 3, 20, 29])
+    arguments = [np.zeros(6, np.int32), chosen * 51, np.full(6, 51)]
+    assert read_text(files.read("train", *arguments)) == "".join(
+        text_of(p, 50) + "|" for p in chosen.tolist()
+    )
+    assert ranges == [(0, 30 * 51 * 2)], "gaps of a few kilobytes are read over"
+    ranges.clear()
+    monkeypatch.setattr("baltoro.jobs.token_files._GAP_BYTES", 51 * 2)
+    assert read_text(files.read("train", *arguments)) == "".join(
+        text_of(p, 50) + "|" for p in chosen.tolist()
+    )
+    assert sorted(ranges) == [(0, 4 * 51 * 2), (20 * 51 * 2, 51 * 2), (29 * 51 * 2, 51 * 2)]
+    ranges.clear()
+    monkeypatch.setattr("baltoro.jobs.token_files._RUN_BYTES", 5 * 51 * 2)
+    files.read("train", np.zeros(30, np.int32), every * 51, np.full(30, 51))
+    assert sorted(ranges) == [(start * 5 * 51 * 2, 5 * 51 * 2) for start in range(6)]
+    assert len(files.read("train", *[np.empty(0, np.int64)] * 3)) == 0
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3])
+def test_rows_that_travel_in_two_steps_are_the_same_files(
+    store, tokenizer, group_size, monkeypatch, tasks, partitions
+):
+    group_size(100)
+    parts = [[(paper, 20 + 3 * paper % 50, "train") for paper in range(60)], [(99, 30, "validation")]]
+    corpus = publish_corpus(store, parts)
+    one = publish_tokens(store, tokenizer, corpus)
+    assert not [name for name, _ in tasks.done if name == "exchanged"]
+    monkeypatch.setattr(plan, "MOST_PARTITIONS", partitions)
+    two = publish_tokens(store, tokenizer, corpus)
+    assert len([name for name, _ in tasks.done if name == "exchanged"]) >= partitions
+    expected, found = (read(store, artifact, "train") for artifact in (one, two))
+    assert np.array_equal(found.input_ids, expected.input_ids)
+    assert [index.tolist() for index in found.paper_index] == [i.tolist() for i in expected.paper_index]
+    assert [ends.tolist() for ends in found.segment_ends] == [ends.tolist() for ends in expected.segment_ends]
+
+
+# --------------------------------------------------------------------------------------------------
+# Builds that are killed
+
+
+def checksums(artifact):
+    """Checksum by name of every file, each compared with what the manifest says."""
+    found = {}
+    for file in artifact.manifest.files:
+        data = Storage().read_bytes(artifact.uri_of(file))
+        assert hashlib.sha256(data).hexdigest() == file.sha256
+        found[file.name] = file.sha256
+    return found
+
+
+KILLED = [
+    [
+        (part * 9 + paper, 12 + 7 * (part + paper) % 60, "validation" if paper == 4 else "train")
+        for paper in range(9)
+    ]
+    for part in range(6)
+]
+
+
+def new_root(store, tokenizer, folder):
+    """Return the same tokenizer under another root."""
+    other = ArtifactStore(Storage(), str(folder))
+    with other.begin("tokenizer", "geo", tokenizer.fingerprint) as writer:
+        for file in tokenizer.manifest.files:
+            writer.write_file(file.name, Storage().read_bytes(tokenizer.uri_of(file)))
+        return other, writer.publish(inputs={}, stage_version=1, extra=tokenizer.manifest.extra)
+
+
+@pytest.fixture(scope="module", params=[256, 3], ids=["one step", "two steps"])
+def undisturbed(request, store, tokenizer, tmp_path_factory):
+    """A build that nothing disturbs, and every task of it; in one step or two from groups to shards."""
+    with pytest.MonkeyPatch.context() as patch:
+        tasks = Tasks(done=[])
+        patch.setattr(tokens, "run_tasks", tasks.run)
+        patch.setattr(plan, "GROUP_TOKENS", 300)
+        patch.setattr(plan, "_LEAST_ROWS", 0)
+        patch.setattr(plan, "MOST_PARTITIONS", request.param)
+        root, copied = new_root(store, tokenizer, tmp_path_factory.mktemp("undisturbed"))
+        artifact = publish_tokens(root, copied, publish_corpus(root, KILLED), epochs=2, number="killed")
+    assert ("exchanged" in {name for name, _ in tasks.done}) == (request.param == 3)
+    return request.param, artifact, tasks.done
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_killed_build_goes_on_where_it_stopped_and_gives_the_same_bytes(
+    undisturbed, store, tokenizer, group_size, tasks, tmp_path, monkeypatch, seed
+):
+    partitions, whole, every = undisturbed
+    group_size(300)
+    monkeypatch.setattr(plan, "MOST_PARTITIONS", partitions)
+    root, copied = new_root(store, tokenizer, tmp_path)
+    corpus = publish_corpus(root, KILLED)
+    chance = random.Random(seed)
+    while True:
+        tasks.die_after = len(tasks.done) + chance.randint(1, 12)
+        try:
+            made = publish_tokens(root, copied, corpus, epochs=2, number="killed")
+        except Killed:
+            continue
+        break
+    assert checksums(made) == checksums(whole)
+    assert made.manifest.extra == whole.manifest.extra
+    assert tasks.done == every, "no finished task was done again"
+
+
+def test_a_task_that_died_while_it_wrote_is_done_again(store, tokenizer, group_size, tasks, tmp_path):
+    group_size(300)
+    root, copied = new_root(store, tokenizer, tmp_path)
+    corpus = publish_corpus(root, KILLED)
+    config = config_of()
+    writer = root.begin("tokens", "geo", "0" * 16)
+    writer.adopt_folder(tokens.work_folder(config, corpus), shared=True)
+    build_all = (root.storage, writer, config, corpus, copied, None, 1)
+    tokens.build_part(*build_all)
+    folder = writer.uri_for("staging")
+    before = {info.key: info.etag for info in root.storage.list(writer.uri_for("train"))}
+    # What each task writes last is what counts: without it, the rest of its files may be halves.
+    for last, other in [
+        ("tokenised/000001", "tokens/train/000001.bin"),
+        ("layout/000000", "layout-places/000000.parquet"),
+    ]:
+        root.storage.delete(f"{folder}/{last}.parquet")
+        root.storage.write_bytes(f"{folder}/{other}", b"half")
+    root.storage.delete(f"{folder}/shards/000002.parquet")
+    root.storage.write_bytes(writer.uri_for("train/shard-00002.parquet"), b"half")
+    tasks.done.clear()
+    again = root.begin("tokens", "geo", "0" * 16)
+    again.adopt_folder(writer.folder, shared=True)
+    tokens.build_part(root.storage, again, *build_all[2:])
+    assert tasks.done == [("tokenised", 1), ("layout", 0), ("shards", 2)]
+    assert {info.key: info.etag for info in root.storage.list(again.uri_for("train"))} == before
+
+
+def test_a_staged_file_that_lost_rows_is_not_taken_for_a_shard(store, tokenizer, group_size, tmp_path):
+    group_size(300)
+    root, copied = new_root(store, tokenizer, tmp_path)
+    corpus = publish_corpus(root, KILLED)
+    writer = root.begin("tokens", "geo", "0" * 16)
+    build_all = (root.storage, writer, config_of(), corpus, copied, None, 1)
+    tokens.build_part(*build_all)
+    folder = writer.uri_for("staging")
+    root.storage.delete_folder(f"{folder}/shards")
+    other = root.storage.read_bytes(f"{folder}/packed/000001.parquet")
+    root.storage.write_bytes(f"{folder}/packed/000000.parquet", other)
+    with pytest.raises(ArtifactError, match=r"row \d+ of train/shard-\d+\.parquet is not there exactly once"):
+        tokens.build_part(*build_all)
+
+
+def test_two_builds_at_once_write_the_same_bytes_to_the_same_places(
+    undisturbed, store, tokenizer, group_size, monkeypatch, tmp_path
+):
+    partitions, whole, _ = undisturbed
+    group_size(300)
+    monkeypatch.setattr(plan, "MOST_PARTITIONS", partitions)
+    root, copied = new_root(store, tokenizer, tmp_path)
+    corpus = publish_corpus(root, KILLED)
+
+    def build_one(_):
+        return publish_tokens(root, copied, corpus, epochs=2, number="killed")
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(build_one, range(2))
+    assert one.uri == other.uri
+    assert checksums(one) == checksums(other) == checksums(whole)
+
+
+def test_builds_that_would_write_other_bytes_share_no_folder(store):
+    corpus = publish_corpus(store, PARTS)
+    other_cut = publish_corpus(store, PARTS[:2])
+    folders = {
+        tokens.work_folder(config_of(), corpus),
+        tokens.work_folder(config_of(), other_cut),
+        tokens.work_folder(config_of(rows_per_shard=12), corpus),
+        tokens.work_folder(config_of(rows_per_row_group=2), corpus),
+    }
+    assert len(folders) == 4
+    assert tokens.work_folder(config_of(), corpus) in folders
+
+
+def test_a_damaged_part_of_the_corpus_is_named(store, tokenizer, tmp_path):
+    root, copied = new_root(store, tokenizer, tmp_path)
+    corpus = publish_corpus(root, PARTS)
+    uri = corpus.uri_of("documents/part-000002.parquet")
+    data = root.storage.read_bytes(uri)
+    column = pq.read_metadata(uri).row_group(0).column(3)
+    place = (column.dictionary_page_offset or column.data_page_offset) + 60
+    root.storage.write_bytes(uri, data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with pytest.raises(ArtifactError, match=r"part-000002\.parquet: damaged \(.*; restore the file or build"):
+        publish_tokens(root, copied, corpus)
+
+
+def test_what_was_handed_over_goes_when_the_dataset_is_published(store, tokenizer):
+    built = build(store, tokenizer, PARTS)
+    staged = staging(store, built.artifact).uri
+    assert list(store.storage.list(staged))
+    assert tokens.finish_tokens(SimpleNamespace(storage=store.storage), built.artifact, None, None) == {}
+    assert not list(store.storage.list(staged))
+    assert len(read(store, built.artifact, "train")) == len(built.rows)
+
+
+# --------------------------------------------------------------------------------------------------
+# Parts
+
+ADDED = [[(20, 70, "train"), (21, 33, "validation"), (23, 9, "train")], [(25, 50, "test")]]
+
+
+@pytest.fixture(scope="module")
+def snapshots(store, tokenizer):
+    """A first build, one that adds papers to it, and one that adds to that."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(tokens, "run_tasks", Tasks(done=[]).run)
+    first = publish_tokens(store, tokenizer, publish_corpus(store, PARTS), epochs=2)
+    second = publish_tokens(store, tokenizer, publish_corpus(store, ADDED), base=first, epochs=2)
+    third = publish_tokens(
+        store, tokenizer, publish_corpus(store, [[(31, 80, "train")]]), base=second, epochs=2
+    )
+    patch.undo()
+    return first, second, third
+
+
+def test_added_rows_follow_those_that_stand(store, snapshots):
+    first, _, third = snapshots
+    before, after = read(store, first, "train"), read(store, third, "train")
+    assert len(after) > len(before)
+    assert np.array_equal(after.input_ids[: len(before)], before.input_ids)
+    assert [ends.tolist() for ends in after.segment_ends[: len(before)]] == [
+        ends.tolist() for ends in before.segment_ends
+    ]
+    assert [index.tolist() for index in after.paper_index[: len(before)]] == [
+        index.tolist() for index in before.paper_index
+    ]
+
+
+def test_paper_index_goes_on_over_the_parts(store, snapshots):
+    third = snapshots[2]
+    chain = part_chain(store, third)
+    assert [part.fingerprint for part in chain] == [part.fingerprint for part in snapshots]
+    assert [part.manifest.extra["first_paper"] for part in chain] == [0, 9, 12]
+    papers = pa.concat_tables([pq.read_table(part.uri_of("papers.parquet")) for part in chain])
+    for split, added in (("train", {20: 70, 23: 9, 31: 80}), ("validation", {21: 33})):
+        start = len(read(store, chain[0], split))
+        rows = read(store, third, split)
+        added_rows = rows.slice(start, len(rows))
+        expected = {f"papers/{paper}": length for paper, length in added.items()}
+        seen = {papers.column("paper_id")[index].as_py() for index, _ in segments(added_rows)}
+        assert seen == expected.keys()
+        for index, ids in segments(added_rows):
+            paper = int(papers.column("paper_id")[index].as_py().removeprefix("papers/"))
+            assert read_text(ids).removesuffix("|") in text_of(paper, 10_000)
+
+
+def test_the_manifest_of_added_rows_counts_the_whole_and_names_its_parts(store, snapshots):
+    first, second, third = snapshots
+    parts = third.manifest.extra["parts"]
+    assert [entry["tokens"] for entry in parts] == [first.relative_path, second.relative_path, None]
+    assert set(parts[0]) == {"tokens", "sequences", "tokens_count"}
+    for split in SPLITS:
+        rows = read(store, third, split)
+        held = sum(len(ids) for _, ids in segments(rows))
+        assert third.manifest.counts[f"sequences_{split}"] == len(rows)
+        assert third.manifest.counts[f"tokens_{split}"] == held
+        assert sum(entry["tokens_count"].get(split, 0) for entry in parts) == held
+        assert sum(entry["sequences"].get(split, 0) for entry in parts) == len(rows)
+    summary = third.manifest.extra["summary"]
+    assert summary["sequences"] == third.manifest.counts["sequences_train"]
+    assert summary["added"] == {"sequences": parts[2]["sequences"]["train"], "tokens": 2 * 81}
+    assert sum(summary["tokens_by_source"].values()) == summary["tokens"]
+    assert summary["tokens_by_source"]["even"] == sum(2 * (n + 1) for p, n in TRAIN_ALL.items() if p % 2 == 0)
+    assert "added" not in first.manifest.extra["summary"]
+    assert third.files("train/")[0].name == "train/shard-00000.parquet"
+
+
+TRAIN_ALL = {
+    p: n for part in [*PARTS, *ADDED, [(31, 80, "train")]] for p, n, split in part if split == "train"
+}
+
+
+def test_added_papers_without_training_documents_add_no_training_rows(store, tokenizer, snapshots):
+    first = snapshots[0]
+    corpus = publish_corpus(store, [[(41, 30, "validation")], []])
+    artifact = publish_tokens(store, tokenizer, corpus, base=first, epochs=2)
+    assert len(read(store, artifact, "train")) == len(read(store, first, "train"))
+    assert len(read(store, artifact, "validation")) == len(read(store, first, "validation")) + 1
+    none = publish_tokens(store, tokenizer, publish_corpus(store, [[]]), base=artifact, epochs=2)
+    assert len(tokens.split_files(part_chain(store, none), "train")) == len(
+        tokens.split_files(first, "train")
+    )
+    assert none.manifest.extra["sources"] == ["even", "odd"]
+
+
+def test_passes_over_a_source_that_has_no_added_paper_are_kept_in_the_mixture(store, tokenizer):
+    mixture = MixtureConfig.model_validate({"sources": {"odd": {"epochs": 2}, "even": {"epochs": 0.5}}})
+    first = publish_tokens(store, tokenizer, publish_corpus(store, PARTS), mixture=mixture)
+    corpus = publish_corpus(store, [[(51, 40, "train")]])
+    second = publish_tokens(store, tokenizer, corpus, base=first, mixture=mixture)
+    assert second.manifest.extra["parts"][-1]["tokens_count"] == {"train": 2 * 41}
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ({"odd": {"tokens": 100}}, r"sources\.odd\.tokens=100 is about the whole dataset"),
+        ({"odd": {"weight": 1}, "even": {"weight": 3}}, r"sources\.even\.weight=3\.0 is about the whole"),
+    ],
+)
+def test_a_mixture_of_the_whole_is_refused_for_added_papers(
+    store, tokenizer, snapshots, tasks, sources, message
+):
+    mixture = MixtureConfig.model_validate({"sources": sources})
+    with pytest.raises(ConfigError, match=message + r".* give epochs, .* without corpus\.extends"):
+        publish_tokens(
+            store, tokenizer, publish_corpus(store, ADDED), base=snapshots[0], epochs=2, mixture=mixture
+        )
+    assert tasks.done == []
+    recipe = SimpleNamespace(
+        pins=SimpleNamespace(corpus=None),
+        pretrain=SimpleNamespace(data=config_of(mixture=mixture)),
+        corpus=SimpleNamespace(sources=[SimpleNamespace(name="odd"), SimpleNamespace(name="even")]),
+    )
+    tokens.check_mixture(SimpleNamespace(recipe=recipe, extension=None))
+    with pytest.raises(ConfigError, match=message):
+        tokens.check_mixture(SimpleNamespace(recipe=recipe, extension=object()))
+
+
+def test_rows_of_another_length_or_tokenizer_are_not_added(store, tokenizer, snapshots):
+    other = tokenizer.manifest.model_copy(update={"fingerprint": "f" * 16})
+    with pytest.raises(ArtifactError, match=r"rows of 32 tokens by tokenizer/geo/.* rows of 32 tokens by "):
+        tokens.check_base(snapshots[0], Artifact(tokenizer.root_uri, other), config_of())
+    with pytest.raises(ArtifactError, match=r"rows of 32 tokens by .*, and rows of 64 tokens by "):
+        tokens.check_base(snapshots[0], tokenizer, DataConfig(sequence_length=64))
+
+
+def test_training_goes_on_only_with_parts_that_begin_as_the_old_ones(snapshots):
+    first, second, third = (tokens.parts_of(artifact) for artifact in snapshots)
+    tokens.check_prefix(first, third)
+    tokens.check_prefix(second, second)
+    with pytest.raises(
+        ArtifactError, match=r"part 1 of the token dataset .* was tokens/geo/\w+, and is none"
+    ):
+        tokens.check_prefix(second, first)
+    with pytest.raises(ArtifactError, match=rf"part 0 .* and is {snapshots[1].relative_path} in this one"):
+        tokens.check_prefix(first, second[1:])
+
+
+def test_a_chain_is_read_whole_and_in_order(store, snapshots):
+    first, second, third = snapshots
+    for wrong in ([third], [second, first, third], third):
+        with pytest.raises(ArtifactError, match=r"has the parts .*; its rows can only be read in that order"):
+            tokens.split_files(wrong, "train")
+    assert tokens.split_files(first, "train") == tokens.split_files([first], "train")
+    extra = {key: value for key, value in first.manifest.extra.items() if key != "parts"}
+    old = Artifact(first.root_uri, first.manifest.model_copy(update={"extra": extra}))
+    with pytest.raises(
+        ArtifactError, match=r"was built by an earlier version .* build the token dataset again"
+    ):
+        tokens.split_files(old, "train")

@@ -28,6 +28,7 @@ from baltoro.core.storage.base import (
     digest_of,
 )
 from baltoro.core.storage.local import LocalStore
+from baltoro.core.storage.objects import ObjectDifference, ObjectTable, difference
 from baltoro.core.storage.probe import ProbeCheck, ProbeReport, inspect, refuse_unfit
 from baltoro.core.storage.s3 import S3Store
 from baltoro.core.storage.uris import absolute_uri, check_key, expand_user, is_local, join, local_path
@@ -36,12 +37,15 @@ __all__ = [
     "AlreadyExistsError",
     "ChangedError",
     "MissingError",
+    "ObjectDifference",
     "ObjectInfo",
+    "ObjectTable",
     "ProbeCheck",
     "ProbeReport",
     "Storage",
     "StorageProfile",
     "absolute_uri",
+    "difference",
     "digest_of",
     "expand_user",
     "is_local",

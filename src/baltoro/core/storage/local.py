@@ -216,27 +216,28 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
             raise InputError(
                 f"{folder} is a link to a folder above itself, so it has no end; remove the link"
             )
-        entries = []
+        # Only names are held: a folder may have millions of files.
+        names = []
         with os.scandir(folder) as scanned:
-            found = list(scanned)
-        for entry in found:
-            _check_encodable(entry)
-            if entry.name.startswith((TEMPORARY_PREFIX, LOCK_PREFIX)):
-                continue
-            if entry.is_dir():
-                entries.append((entry.name + "/", entry))
-            elif entry.is_file():
-                entries.append((entry.name, entry))
-            elif entry.is_symlink():
-                target = os.readlink(entry.path)  # noqa: PTH115
-                raise InputError(
-                    f"{entry.path} is a link to {target}, which does not exist; repair or remove it"
-                )
-    for name, entry in sorted(entries, key=lambda item: item[0]):
+            for entry in scanned:
+                _check_encodable(entry)
+                if entry.name.startswith((TEMPORARY_PREFIX, LOCK_PREFIX)):
+                    continue
+                if entry.is_dir():
+                    names.append(entry.name + "/")
+                elif entry.is_file():
+                    names.append(entry.name)
+                elif entry.is_symlink():
+                    target = os.readlink(entry.path)  # noqa: PTH115
+                    raise InputError(
+                        f"{entry.path} is a link to {target}, which does not exist; repair or remove it"
+                    )
+    names.sort()
+    for name in names:
         if name.endswith("/"):
-            yield from _walk(Path(entry.path), prefix + name, above | {identity})
+            yield from _walk(folder / name, prefix + name, above | {identity})
         else:
-            yield Path(entry.path), prefix + name
+            yield folder / name, prefix + name
 
 
 def _check_encodable(entry: os.DirEntry[str]) -> None:

@@ -1,9 +1,9 @@
 """S3 and what speaks its protocol, through boto3.
 
 Requests are retried by botocore (``standard`` mode: throttling, 5xx and lost connections, exponential
-back-off with jitter); what it cannot know is added here: a body that ends early is fetched again, a
-conditional write whose answer was lost is recognised as the own one, and every refusal becomes one sentence
-with a remedy.
+back-off with jitter); what it cannot know is added here: a body that ends early, or is another range than was
+asked for, is fetched again, a conditional write whose answer was lost is recognised as the own one, and every
+refusal becomes one sentence with a remedy. All of it is bounded by ``max_attempts``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -58,14 +60,14 @@ class S3Store:
 
     def read_bytes(self, uri: str, *, etag: str | None = None) -> bytes:
         """Return the whole object, if it has the content of ``etag``."""
-        return self._get(uri) if etag is None else self._get(uri, IfMatch=f'"{etag}"')
+        return self._get(uri, etag=etag)
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``start``."""
         check_range(uri, start, length)
         if length == 0:
             return b""
-        data = self._get(uri, Range=f"bytes={start}-{start + length - 1}")
+        data = self._get(uri, start, length)
         if len(data) < length:
             raise outside(uri, start, length, len(data))
         return data
@@ -139,19 +141,22 @@ class S3Store:
 
     def download_file(self, uri: str, local_path: Path) -> None:
         """Download to a path of this machine; the file appears there whole."""
-        bucket, key = _object(uri)
-        info = self.stat(uri, with_etag=False)
+        info = self.stat(uri, with_etag=True)
         if info is None:
             raise missing(uri)
-        with replacing(local_path) as temporary:
-            with self.explained(uri, "read"):
-                self.client.download_file(bucket, key, str(temporary), Config=_transfer_config())
-            found = temporary.stat().st_size
-            if found != info.size_bytes:
-                raise StorageError(
-                    f"{uri} has {info.size_bytes} bytes but {found} arrived; it was replaced while it was "
-                    "read: run the command again"
-                )
+
+        def part(start: int) -> bytes:
+            return self.get_part(uri, start, min(_PART_BYTES, info.size_bytes - start), etag=info.etag)
+
+        starts = range(0, info.size_bytes, _PART_BYTES)
+        with (
+            replacing(local_path) as temporary,
+            temporary.open("wb") as file,
+            ThreadPoolExecutor(_TRANSFER_THREADS) as pool,
+        ):
+            # A few parts at a time: those that wait to be written are held in memory.
+            for first in range(0, len(starts), _TRANSFER_THREADS):
+                file.writelines(pool.map(part, starts[first : first + _TRANSFER_THREADS]))
 
     def list(self, uri: str, *, with_etag: bool) -> Iterator[ObjectInfo]:  # noqa: ARG002 - a listing has them
         """Yield the objects below, in the order of their keys."""
@@ -235,10 +240,14 @@ class S3Store:
                 )
 
     def get_part(self, uri: str, start: int, length: int, *, etag: str) -> bytes:
-        """Return a range of the version that has that etag."""
-        return self._get(uri, Range=f"bytes={start}-{start + length - 1}", IfMatch=f'"{etag}"')
+        """Return exactly a range of the version that has that etag."""
+        data = self._get(uri, start, length, etag=etag)
+        if len(data) < length:
+            raise outside(uri, start, length, len(data))
+        return data
 
-    def _get(self, uri: str, **options: str) -> bytes:
+    def _get(self, uri: str, start: int = 0, length: int | None = None, *, etag: str | None = None) -> bytes:
+        """Return the object, or as much of a range as it has."""
         from botocore.exceptions import (
             ClientError,
             IncompleteReadError,
@@ -247,6 +256,10 @@ class S3Store:
         )
 
         bucket, key = _object(uri)
+        options = {} if length is None else {"Range": f"bytes={start}-{start + length - 1}"}
+        if etag is not None:
+            options["IfMatch"] = f'"{etag}"'
+        reason = ""
         for attempt in range(self.profile.max_attempts):
             with self.explained(uri, "read"):
                 try:
@@ -261,16 +274,22 @@ class S3Store:
                 try:
                     data = cast(bytes, answer["Body"].read())
                 except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError) as error:
-                    reason = str(error)
+                    reason = f"the body ended early ({error})"
                 else:
-                    if len(data) == answer.get("ContentLength", len(data)):
+                    if len(data) != answer.get("ContentLength", len(data)):
+                        reason = f"the body ended early ({len(data)} of {answer['ContentLength']} bytes)"
+                    elif length is None:
                         return data
-                    reason = f"{len(data)} of {answer['ContentLength']} bytes"
+                    else:
+                        wanted = _range_of(data, answer.get("ContentRange"), start, length)
+                        if wanted is not None:
+                            return wanted
+                        reason = f"{options['Range']} came as {answer['ContentRange']!r}"
             if attempt + 1 < self.profile.max_attempts:
                 _wait(attempt)
         raise StorageError(
-            f"{uri}: the body ended early {self.profile.max_attempts} times ({reason}); the object is not "
-            f"used: check the network and {self._endpoint()}, then run the command again"
+            f"{uri}: {reason}, {self.profile.max_attempts} times; the object is not used: check the network "
+            f"and {self._endpoint()}, raise max_attempts in storage.profiles, or run the command again later"
         )
 
     def _etag_if_content_is(self, uri: str, data: bytes) -> str | None:
@@ -329,12 +348,31 @@ class _RangeReader(io.RawIOBase):
         length = min(len(buffer), self._info.size_bytes - self._position)
         if length <= 0:
             return 0
-        data = self._store.get_part(self._info.uri, self._position, length, etag=self._info.etag)
-        if len(data) != length:
-            raise outside(self._info.uri, self._position, length, len(data))
-        buffer[:length] = data
+        buffer[:length] = self._store.get_part(self._info.uri, self._position, length, etag=self._info.etag)
         self._position += length
         return length
+
+
+def _range_of(data: bytes, content_range: str | None, start: int, length: int) -> bytes | None:
+    """Return the wanted range from an answer's body, ``None`` if it is not what the answer should hold.
+
+    Args:
+        data: the body.
+        content_range: its ``Content-Range`` (RFC 9110, section 14.4); none if the server ignored the range
+            and sent the whole object, as it may.
+        start: the first byte that was asked for.
+        length: how many were asked for.
+    """
+    if content_range is None:
+        return data[start : start + length]
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", content_range)
+    if match is None:
+        return None
+    first, last = int(match[1]), int(match[2])
+    wanted_last = start + length - 1
+    if match[3] != "*":
+        wanted_last = min(wanted_last, int(match[3]) - 1)
+    return data if (first, last, len(data)) == (start, wanted_last, wanted_last - start + 1) else None
 
 
 def _object(uri: str) -> tuple[str, str]:

@@ -85,7 +85,10 @@ def _refusal(
     if code in ("NotImplemented", "MethodNotAllowed") or status == 501:
         return StorageError(f"{said}; this store lacks what publishing relies on: use another one")
     if code in ("SlowDown", "Throttling", "RequestLimitExceeded", "TooManyRequests") or (status or 0) >= 500:
-        return StorageError(f"{said}, {profile.max_attempts} times; run the command again later")
+        return StorageError(
+            f"{said}, {profile.max_attempts} times; run the command again later, or raise max_attempts in "
+            "storage.profiles"
+        )
     return kind(f"{said}; check the URI, the credentials and endpoint_url")
 
 
@@ -121,13 +124,19 @@ def _failure(
         )
     if isinstance(error, (boto.IncompleteReadError, boto.ResponseStreamingError)):
         return StorageError(
-            f"{said}; the body ended early {profile.max_attempts} times and is not used: check the network "
-            f"and {endpoint()}, then run the command again"
+            f"{said}; the answer ended early and is not used: check the network and {endpoint()}, raise "
+            "max_attempts in storage.profiles, or run the command again later"
+        )
+    if isinstance(error, boto.ReadTimeoutError):
+        return kind(
+            f"{said}; {endpoint()} was silent for {profile.read_timeout_seconds:g} s, so it is not reached "
+            "or is overloaded: check the network, raise read_timeout_seconds or max_attempts in "
+            "storage.profiles, or run the command again later"
         )
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
         return kind(
             f"{said}; {endpoint()} cannot be reached ({profile.max_attempts} tries): check "
-            "endpoint_url in storage.profiles, the network and HTTPS_PROXY"
+            "endpoint_url in storage.profiles, the network and HTTPS_PROXY, or raise max_attempts there"
         )
     if isinstance(error, boto.ParamValidationError):
         return InputError(f"{said}; correct the URI")

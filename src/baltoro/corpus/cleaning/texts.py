@@ -14,22 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from ftfy.chardata import UTF8_DETECTOR_RE
 
+from baltoro.corpus.words import Characters
 from baltoro.papers.schema import Block, Paper
 
 Places = npt.NDArray[np.intp]
 
 _LINE_FEED, _SPACE = 10, 32
-_PLAIN, _ODD, _DIGIT, _OPENING, _BREAK = range(5)
-_CLASSES = bytearray([_ODD] * 256)
-_CLASSES[32:127] = bytes([_PLAIN]) * 95
-_CLASSES[ord("0") : ord("9") + 1] = bytes([_DIGIT]) * 10
-for _bracket in b"([{<":
-    _CLASSES[_bracket] = _OPENING
-_CLASSES[_LINE_FEED] = _BREAK
 _CLOSING_OR_SPACE = np.frombuffer(b")]}> ", np.uint8)
 _FEWEST_DIGITS = 7
-_NUMBER_SPAN_CHARACTERS = 18
-_LONGEST_SEPARATOR_CHARACTERS = 3
+_NUMBER_SPAN_BYTES = 18
+_LONGEST_SEPARATOR_BYTES = 3
 _MOST_SUSPECTS = 2000
 
 
@@ -66,84 +60,75 @@ class Survey:
             parts += reference.authors
         parts += [review.text for review in paper.reviews]
         text = "\n".join(parts)
-        raw = text.encode("utf-8", "surrogatepass")
-        encoded = np.frombuffer(raw, np.uint8)
-        # Several times faster than looking the classes up in an array.
-        classes = np.frombuffer(raw.translate(_CLASSES), np.uint8)
-        odd = np.flatnonzero(classes == _ODD)
-        controls = encoded[odd][encoded[odd] < 128].tobytes().decode()
-        beyond = _Beyond.of(encoded)
-        numbers = _long_numbers(np.flatnonzero(classes == _DIGIT), np.flatnonzero(classes == _BREAK))
+        characters = Characters.of(text)
+        codes, low, beyond = characters.codes, characters.ascii, characters.beyond
+        controls = ((codes < 32) | (codes == 127)).nonzero()[0]
+        found = np.unique(np.concatenate((codes[controls], codes[beyond]))).tolist()
         return cls(
             text,
-            (frozenset(controls) | frozenset(beyond.text)) - {"\t"},
-            beyond.holds_mojibake(text),
-            beyond.in_characters(_bracketed_at(encoded, np.flatnonzero(classes == _OPENING))).tolist(),
-            beyond.in_characters(numbers).tolist(),
+            frozenset(map(chr, found)) - {"\t", "\n"},
+            _holds_mojibake(text, characters),
+            _bracketed_at(low).tolist(),
+            _long_numbers(characters, controls[codes[controls] == _LINE_FEED]).tolist(),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Beyond:
-    """The characters of a text that are not ASCII, and where they stand in its UTF-8."""
-
-    text: str
-    starts: Places
-    continuations: Places
-
-    @classmethod
-    def of(cls, encoded: npt.NDArray[np.uint8]) -> _Beyond:
-        high = np.flatnonzero(encoded > 127)
-        values = encoded[high]
-        text = values.tobytes().decode("utf-8", "surrogatepass")
-        return cls(text, high[values >= 192], high[values < 192])
-
-    def in_characters(self, places: Places) -> Places:
-        """Return places in UTF-8 as places in the text."""
-        shifted: Places = places - np.searchsorted(self.continuations, places)
-        return shifted
-
-    def holds_mojibake(self, text: str) -> bool:
-        """Tell whether a sequence looks like UTF-8 read in another encoding; leave it open for too many."""
-        if len(self.starts) < 2:
-            return False
-        codes = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        # All lead bytes seen in other encodings are characters that UTF-8 writes in two bytes.
-        is_lead = ((codes >= 0xC0) & (codes <= 0x17F)) | ((codes >= 0x390) & (codes <= 0x45F))
-        followed = is_lead[:-1] & (self.starts[1:] == self.starts[:-1] + 2)
-        suspects = self.in_characters(self.starts[:-1][followed]).tolist()
-        if len(suspects) > _MOST_SUSPECTS:
-            return True
-        # One character before it decides, and a sequence has at most four.
-        return any(UTF8_DETECTOR_RE.search(text[max(place - 1, 0) : place + 4]) for place in suspects)
+def _holds_mojibake(text: str, characters: Characters) -> bool:
+    """Tell whether a sequence looks like UTF-8 read in another encoding; leave it open for too many."""
+    beyond = characters.beyond
+    codes = characters.codes[beyond]
+    # All lead bytes seen in other encodings are characters that UTF-8 writes in two bytes.
+    is_lead = ((codes >= 0xC0) & (codes <= 0x17F)) | ((codes >= 0x390) & (codes <= 0x45F))
+    suspects = beyond[:-1][is_lead[:-1] & (beyond[1:] == beyond[:-1] + 1)].tolist()
+    if len(suspects) > _MOST_SUSPECTS:
+        return True
+    # One character before it decides, and a sequence has at most four.
+    return any(UTF8_DETECTOR_RE.search(text[max(place - 1, 0) : place + 4]) for place in suspects)
 
 
-def _bracketed_at(codes: npt.NDArray[np.uint8], opening: Places) -> Places:
-    opening = opening[opening + 5 < len(codes)]
-    after = opening + 1 + (codes[opening + 1] == _SPACE)
-    first, second = codes[after] | 32, codes[after + 1] | 32
+def _bracketed_at(low: npt.NDArray[np.uint8]) -> Places:
+    opening: Places = (
+        (low == ord("(")) | (low == ord("[")) | (low == ord("{")) | (low == ord("<"))
+    ).nonzero()[0]
+    opening = opening[opening + 5 < len(low)]
+    after = opening + 1 + (low[opening + 1] == _SPACE)
+    first, second = low[after] | 32, low[after + 1] | 32
     # "@" is 64, which becomes 96 where letters lose their case.
     is_at = ((first == ord("a")) & (second == ord("t"))) | (first == 96)
-    closing = codes[after[is_at] + np.where(first[is_at] == 96, 1, 2)]
+    if not is_at.any():
+        return opening[:0]
+    closing = low[after[is_at] + np.where(first[is_at] == 96, 1, 2)]
     found: Places = opening[is_at][np.isin(closing, _CLOSING_OR_SPACE)]
     return found
 
 
-def _long_numbers(digits: Places, breaks: Places) -> Places:
+def _long_numbers(characters: Characters, breaks: Places) -> Places:
+    digits = (characters.ascii - np.uint8(48) < 10).nonzero()[0]
     if len(digits) < _FEWEST_DIGITS:
         return digits[:0]
     starts = digits[: -(_FEWEST_DIGITS - 1)]
-    ends = digits[_FEWEST_DIGITS - 1 :]
-    is_long = ends - starts <= _NUMBER_SPAN_CHARACTERS
+    # In bytes, of which a dash or an ideograph has several.
+    places = digits + _bytes_added_before(characters, digits)
+    first, last = places[: -(_FEWEST_DIGITS - 1)], places[_FEWEST_DIGITS - 1 :]
+    candidates = last - first <= _NUMBER_SPAN_BYTES
     # Only the first digit of a number: the one before is further away than any separator is long.
-    is_first = np.empty(len(starts), np.bool_)
-    is_first[0] = True
-    is_first[1:] = starts[1:] - starts[:-1] > _LONGEST_SEPARATOR_CHARACTERS
-    candidates = is_long & is_first
-    starts, ends = starts[candidates], ends[candidates]
+    candidates[1:] &= first[1:] - first[:-1] > _LONGEST_SEPARATOR_BYTES
+    chosen = candidates.nonzero()[0]
+    starts, ends = starts[chosen], digits[chosen + _FEWEST_DIGITS - 1]
     is_one_line = np.searchsorted(breaks, starts) == np.searchsorted(breaks, ends)
     found: Places = starts[is_one_line]
     return found
+
+
+def _bytes_added_before(characters: Characters, places: Places) -> Places | int:
+    """Return how many bytes more than characters the UTF-8 of what stands before some places has."""
+    if not len(characters.beyond):
+        return 0
+    codes = characters.codes[characters.beyond]
+    added = np.zeros(len(codes) + 1, np.intp)
+    np.cumsum(1 + (codes >= 0x800) + (codes >= 0x10000).astype(np.intp), out=added[1:])
+    sums: Places = added[np.searchsorted(characters.beyond, places)]
+    return sums
 
 
 def _collect(block: Block, parts: list[str]) -> None:

@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import connected_components
 
 from baltoro.corpus.dedup.config import DedupConfig
 from baltoro.corpus.dedup.minhash import Sketch, containment, similarity, similarity_noise
-from baltoro.corpus.dedup.versions import NO_TITLE, KeyKind
+from baltoro.corpus.dedup.versions import NO_TITLE, SETTLED_RANK, KeyKind
 from baltoro.corpus.words import Hashes
 
 Numbers = npt.NDArray[np.int64]
@@ -98,13 +98,16 @@ class Clusters:
         clusters: int64, the smallest document number of the cluster: the same for all of its members.
         kept: int64, the number of the member that stays.
         levels: uint8, the kind of duplicate in :data:`LEVELS`, or :data:`KEPT`. A document gives way at the
-            strongest kind at which a better copy exists, if only to one that itself gives way.
+            strongest kind at which a better copy exists, if only to one that itself gives way. A document of
+            an earlier part (``SETTLED_RANK``) never gives way.
+        ranks: uint64, each document's own.
     """
 
     documents: Numbers
     clusters: Numbers
     kept: Numbers
     levels: npt.NDArray[np.uint8]
+    ranks: Hashes
 
 
 def find_edges(rows: pa.Table, config: DedupConfig) -> Edges:
@@ -141,18 +144,22 @@ def clusters_of(edges: Edges) -> Clusters:
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     levels = np.full(len(documents), KEPT, np.uint8)
+    settled = ranks == SETTLED_RANK
     components = np.arange(len(documents))
     best = components
     for level in range(len(LEVELS)):
         chosen = edges.levels <= level
         components = _components(left[chosen], right[chosen], len(documents))
         best = order[_smallest(place, components)]
-        gave_way = (best[components] != np.arange(len(documents))) & (levels == KEPT)
+        gave_way = (best[components] != np.arange(len(documents))) & (levels == KEPT) & ~settled
         levels[gave_way] = level
     return Clusters(
-        documents, documents[_smallest(np.arange(len(documents)), components)[components]],
-        documents[best[components]], levels,
-    )  # fmt: skip
+        documents,
+        documents[_smallest(np.arange(len(documents)), components)[components]],
+        np.where(settled, documents, documents[best[components]]),
+        levels,
+        ranks,
+    )
 
 
 # --- rows and candidates -----------------------------------------------------------------------------

@@ -84,6 +84,11 @@ class VersionConfig(StrictModel):
         ge=0,
         le=1,
     )
+    merge: bool = result(
+        False,
+        "make one paper of a GROBID and a Nougat parse of it: metadata, sections and citations of the first, "
+        "formulas and tables of the second where they align",
+    )
 
     @model_validator(mode="after")
     def _some_key_is_used(self) -> Self:
@@ -166,3 +171,6 @@ class DedupConfig(StrictModel):
     versions: VersionConfig = section(VersionConfig, "versions and other parses of one paper")
     near: NearDuplicateConfig = section(NearDuplicateConfig, "documents with nearly the same words")
     keep: KeepConfig = section(KeepConfig, "which one of several copies stays")
+    repeated_spans: RepeatedSpanConfig = section(
+        RepeatedSpanConfig, "passages that several documents share (papers that are no copies of each other)"
+    )

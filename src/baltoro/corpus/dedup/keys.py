@@ -3,11 +3,15 @@
 Rows are partitioned by ``key``; a partition needs nothing else (:mod:`~baltoro.corpus.dedup.clusters`).
 With the default settings a document has about 68 rows of 166 bytes: 64 bands, its text's hash, and up to
 five version keys.
+
+A corpus keeps the same in 0.8 kB per document (:func:`signature_schema`), so that papers that arrive later
+can be held against it without its texts: :func:`settled_rows` makes rows again of those whose keys occur
+among the new ones (:class:`KeyFilter`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -19,6 +23,7 @@ from baltoro.corpus.dedup.config import DedupConfig
 from baltoro.corpus.dedup.minhash import Sketch, containment, signature_of, similarity
 from baltoro.corpus.dedup.versions import (
     NO_TITLE,
+    SETTLED_RANK,
     KeyKind,
     keep_rank,
     missing_structure,
@@ -136,6 +141,112 @@ def key_table(documents: Sequence[DocumentKeys], config: DedupConfig) -> pa.Tabl
         ],
         schema=schema,
     )
+
+
+def signature_schema(config: DedupConfig) -> pa.Schema:
+    """Return the schema of what a corpus keeps of each document to find its later copies.
+
+    ``kept`` is the number of the document that stands for it in the corpus (its own, if it stayed); ``rank``
+    is its own. ``keys`` and ``kinds`` are parallel lists.
+    """
+    return pa.schema(
+        [
+            ("number", pa.int64()),
+            ("kept", pa.int64()),
+            ("paper_id", pa.string()),
+            ("rank", pa.uint64()),
+            ("title", pa.uint64()),
+            ("shingles", pa.int32()),
+            ("format", pa.uint8()),
+            ("sketch", pa.binary(config.near.bins // 2)),
+            ("keys", pa.list_(pa.uint64())),
+            ("kinds", pa.list_(pa.uint8())),
+        ]
+    )
+
+
+def signature_table(
+    documents: Sequence[DocumentKeys], paper_ids: Sequence[str], config: DedupConfig
+) -> pa.Table:
+    """Return what is kept of some documents in :func:`signature_schema`; each stands for itself so far."""
+    schema = signature_schema(config)
+    numbers = pa.array([entry.document for entry in documents], pa.int64())
+    sketches = [entry.sketch.tobytes() for entry in documents]
+    return pa.table(
+        [
+            numbers,
+            numbers,
+            pa.array(list(paper_ids), pa.string()),
+            *(
+                pa.array([getattr(entry, name) for entry in documents], schema.field(name).type)
+                for name in ("rank", "title", "shingles", "format")
+            ),
+            pa.array(sketches, schema.field("sketch").type),
+            pa.array([entry.keys for entry in documents], schema.field("keys").type),
+            pa.array([entry.kinds for entry in documents], schema.field("kinds").type),
+        ],
+        schema=schema,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFilter:
+    """Says of a key whether it may occur in a set: never wrongly no, wrongly yes for few.
+
+    One bit per key of the set and 15 more (at most 64 MiB in all), chosen by the key's low bits: 6 % of other
+    keys pass up to 30 million keys, a quarter at 150 million. What passes wrongly costs time, not results.
+    """
+
+    bits: Hashes
+
+    @classmethod
+    def of(cls, batches: Iterable[Hashes], keys: int) -> KeyFilter:
+        """Return the filter of some batches of keys, ``keys`` in all."""
+        size_bits = min(max(keys * 16, 1 << 16), 1 << 29)
+        bits = np.zeros((1 << (size_bits - 1).bit_length()) // 64, np.uint64)
+        for batch in batches:
+            np.bitwise_or.at(bits, *_bit_of(batch, len(bits)))
+        return cls(bits)
+
+    def may_hold(self, keys: Hashes) -> npt.NDArray[np.bool_]:
+        """Return for each key whether it may be in the set."""
+        word, bit = _bit_of(keys, len(self.bits))
+        held: npt.NDArray[np.bool_] = (self.bits[word] & bit) != 0
+        return held
+
+
+def _bit_of(keys: Hashes, words: int) -> tuple[npt.NDArray[np.int64], Hashes]:
+    place = keys & np.uint64(words * 64 - 1)
+    return (place >> np.uint64(6)).astype(np.int64), np.uint64(1) << (place & np.uint64(63))
+
+
+def flat_keys(signatures: pa.Table) -> Hashes:
+    """Return all keys of some signatures, document by document."""
+    values: Hashes = signatures.column("keys").combine_chunks().flatten().to_numpy()
+    return values
+
+
+def settled_rows(signatures: pa.Table, wanted: KeyFilter, config: DedupConfig) -> pa.Table:
+    """Return the rows, in :func:`key_schema`, by which new documents meet those of an earlier part.
+
+    They rank before all new ones, under the number of the document that stands for them, and only those
+    whose keys may occur among the new ones are made.
+    """
+    lists = signatures.column("keys").combine_chunks()
+    counts = np.diff(lists.offsets.to_numpy())
+    keys = lists.flatten().to_numpy()
+    chosen = np.flatnonzero(wanted.may_hold(keys))
+    owner = pa.array(np.repeat(np.arange(len(counts)), counts)[chosen])
+    of_owner = signatures.select(["kept", "title", "shingles", "format", "sketch"]).take(owner)
+    columns = {
+        "key": pa.array(keys[chosen]),
+        "kind": signatures.column("kinds").combine_chunks().flatten().take(pa.array(chosen)),
+        "document": of_owner.column("kept"),
+        "rank": pa.array(np.full(len(chosen), SETTLED_RANK, np.uint64)),
+        **{name: of_owner.column(name) for name in ("title", "shingles", "format", "sketch")},
+    }
+    schema = key_schema(config)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def partition_of(keys: Hashes, partitions: int) -> npt.NDArray[np.int64]:

@@ -26,6 +26,7 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 from baltoro.corpus.dedup.versions import folded_letters
 from baltoro.corpus.words import words_of
@@ -75,7 +76,22 @@ class MergeReport:
     examples: list[tuple[str, str]] = field(default_factory=list)
 
 
-def choose_parses(papers: Sequence[Paper], kept_id: str) -> tuple[Paper, Paper] | None:
+class Parse(Protocol):
+    """What the choice of parses looks at."""
+
+    @property
+    def paper_id(self) -> str:
+        """Name of the parse."""
+
+    @property
+    def format(self) -> str:
+        """Format it was read from."""
+
+
+AnyParse = TypeVar("AnyParse", bound=Parse)
+
+
+def choose_parses(papers: Sequence[AnyParse], kept_id: str) -> tuple[AnyParse, AnyParse] | None:
     """Return the frame and the donor among the versions of a paper; ``None`` if there is nothing to merge.
 
     A paper kept in another format than these parses (JATS) is better than any merge. The kept parse is
@@ -85,7 +101,7 @@ def choose_parses(papers: Sequence[Paper], kept_id: str) -> tuple[Paper, Paper] 
     if kept.format not in BASE_FORMATS + DONOR_FORMATS:
         return None
 
-    def best(formats: Sequence[str]) -> Paper | None:
+    def best(formats: Sequence[str]) -> AnyParse | None:
         fitting = [paper for paper in papers if paper.format in formats]
         return min(
             fitting,

@@ -11,11 +11,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-Codes = npt.NDArray[np.uint32]
+from baltoro.corpus.words import Codes, Words, in_pairs
 
 _TABLE_SIZE = 0x10000
 _FIELD_BITS = 10
-_MATH_BIT = 60
 MOST_CHARACTERS = (1 << _FIELD_BITS) - 1
 """A longer run overflows its counters; callers leave such words out."""
 
@@ -26,15 +25,40 @@ _VOWELS = frozenset("aeiouyæœøı")
 _MATH = "=+<>^_{}\\|~*/±×÷·−≤≥≪≫≠≈≡≅∼∝∞∑∏∫∂∇√∈∉∋⊂⊆⊃⊇∪∩∧∨¬∀∃→←↔⇒⇔⟨⟩‖∥⊗⊕∘∗∆′″"
 
 
-def codes_of(text: str) -> Codes:
-    """Return the text's code points."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-
-
 def counts_of(codes: Codes) -> npt.NDArray[np.int64]:
-    """Return a packed row per character; their sums are read with :func:`field` and :func:`has_math`."""
+    """Return a packed row per character; their sums are read with :func:`field`."""
     rows: npt.NDArray[np.int64] = _table().take(codes, mode="clip")
     return rows
+
+
+def counts_per_word(words: Words) -> npt.NDArray[np.int64]:
+    """Return the sum of the characters' packed rows for each word."""
+    characters = words.characters
+    if not len(words):
+        return np.empty(0, np.int64)
+    # What follows a word up to the next one has neither letters nor digits, so it may be counted with it.
+    if words.single.any():
+        return np.asarray(np.add.reduceat(counts_of(characters.codes), words.starts))
+    # A separator stands between any two words, so no two characters of different words make a pair.
+    rows = _pair_table().take(in_pairs(characters.ascii), mode="clip")
+    beyond = counts_of(characters.codes[characters.beyond])
+    known = beyond.nonzero()[0]
+    if len(known):
+        places, beyond = characters.beyond[known], beyond[known]
+        odd = (places & 1).astype(np.bool_)
+        rows[places[~odd] >> 1] += beyond[~odd]
+        rows[places[odd] >> 1] += beyond[odd]
+    return np.asarray(np.add.reduceat(rows, words.starts >> 1))
+
+
+def any_of_fields(*names: int) -> np.int64:
+    """Return the bits of some counters: a packed row that has none of them has nothing to count there."""
+    return np.int64(sum(MOST_CHARACTERS << (_FIELD_BITS * name) for name in names))
+
+
+def one_of_field(name: int) -> np.int64:
+    """Return a packed row in which a counter is 1 and all others are 0."""
+    return np.int64(1 << (_FIELD_BITS * name))
 
 
 def field(packed: npt.NDArray[np.int64], name: int) -> npt.NDArray[np.int64]:
@@ -42,9 +66,9 @@ def field(packed: npt.NDArray[np.int64], name: int) -> npt.NDArray[np.int64]:
     return (packed >> (_FIELD_BITS * name)) & MOST_CHARACTERS
 
 
-def has_math(packed: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Return in which rows are operators, relations or TeX syntax (not multiples of 16 of them)."""
-    found: npt.NDArray[np.bool_] = packed >> _MATH_BIT != 0
+def is_math(codes: Codes) -> npt.NDArray[np.bool_]:
+    """Return which characters are operators, relations or TeX syntax."""
+    found: npt.NDArray[np.bool_] = _math_table().take(codes, mode="clip")
     return found
 
 
@@ -55,9 +79,20 @@ def _table() -> npt.NDArray[np.int64]:
     # Letters with case and digits stand below 0x2000 or among the full-width forms.
     for code in [*range(0x30, 0x2000), *range(0xFF00, 0xFF60)]:
         packed[code] = sum(1 << (_FIELD_BITS * name) for name in _fields(chr(code)))
-    for character in _MATH:
-        packed[ord(character)] = 1 << _MATH_BIT
     return packed
+
+
+@lru_cache(maxsize=1)
+def _pair_table() -> npt.NDArray[np.int64]:
+    rows = _table()[:256] * (np.arange(256) < 128)
+    return np.asarray((rows[:, None] + rows).reshape(-1))
+
+
+@lru_cache(maxsize=1)
+def _math_table() -> npt.NDArray[np.bool_]:
+    table = np.zeros(_TABLE_SIZE, np.bool_)
+    table[[ord(character) for character in _MATH]] = True
+    return table
 
 
 def _fields(character: str) -> list[int]:

@@ -18,13 +18,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from baltoro.corpus.filters.characters import DIGIT, LATIN, Codes, codes_of, counts_of, field, has_math
-from baltoro.corpus.words import Words
+from baltoro.corpus.filters.characters import DIGIT, LATIN, counts_per_word, field, is_math
+from baltoro.corpus.words import Characters, Codes, Words
 
 PROSE, FORMULA, TABLE, CITATION, REFERENCE, CODE, MARKER = range(7)
 
@@ -32,15 +32,24 @@ Kinds = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
 Offsets = npt.NDArray[np.int64]
 
+_MARKER = re.compile(r"\[(?:(?:START|END)_[A-Z_]{3,8}|TITLE|ABSTRACT|CAPTIONS|CONTENT)\]")
+_LONGEST_MARKER = 16
 _OPENING = re.compile(
-    r"\[START_(?P<token>REF|FORMULA|SMILES|I_SMILES|AMINO|DNA)\]"
-    r"|\[(?:(?:START|END)_[A-Z_]{3,8}|TITLE|ABSTRACT|CAPTIONS|CONTENT)\]"
-    r"|\\(?P<tex>[\\(\[$])|(?P<dollar>\$\$?)|```+"
+    r"\\(?P<tex>[\\(\[$])|(?P<dollar>\$\$?)|```+"
     r"|\\begin\{(?P<environment>(?:equation|align|gather|multline|eqnarray|displaymath|math|array|tabular)\*?)\}"
 )
 _WIDEST_OPERATOR = 8
 _WIDEST_INDENT = 16
 _LONGEST_INLINE, _LONGEST_DISPLAY, _LONGEST_CODE = 2_000, 20_000, 200_000
+_PAIRED = {
+    "[START_REF]": ("[END_REF]", CITATION, _LONGEST_INLINE),
+    **{
+        f"[START_{name}]": (f"[END_{name}]", FORMULA, _LONGEST_DISPLAY)
+        for name in ("FORMULA", "SMILES", "I_SMILES", "AMINO", "DNA")
+    },
+}
+# What stands after the first character of anything that opens a span.
+_SECOND_CHARACTERS = {"[": "SETAC", "\\": "\\([$b", "`": "`", "$": "".join(map(chr, range(128)))}
 
 _REFERENCE_HEADINGS = frozenset(
     ("references", "bibliography", "literature cited", "works cited", "literature", "literaturverzeichnis")
@@ -57,6 +66,7 @@ _ENTRY = re.compile(
 )
 _NUMBERED_ENTRY = re.compile(r"(?:[*•\-]\s*)?(?:\[[\w+\-]{1,12}\]\s*[^\W\d_]|\(\d{1,4}\)\s*[A-Z])")
 _LONGEST_ENTRY_CHARACTERS = 600
+_HAS_YEAR = re.compile(_YEAR)
 _FEWEST_ENTRIES_IN_A_ROW = 3
 
 
@@ -85,7 +95,10 @@ class Lines:
 
     def count(self, flags: Flags) -> Offsets:
         """Return in each line the number of words with a flag."""
-        places = flags.nonzero()[0]
+        return self.count_at(flags.nonzero()[0])
+
+    def count_at(self, places: Offsets) -> Offsets:
+        """Return in each line the number of some words, given in order."""
         return np.searchsorted(places, self.end_words) - np.searchsorted(places, self.first_words)
 
     def total(self, values: Offsets) -> Offsets:
@@ -121,14 +134,33 @@ class Parts:
         return flags
 
     @cached_property
+    def prose_words(self) -> int:
+        """Number of prose words."""
+        return int(np.count_nonzero(self.prose))
+
+    def prose_rank(self, places: Offsets) -> Offsets:
+        """Return how many prose words stand before each of some words."""
+        return np.searchsorted(self._prose_places, places)
+
+    @cached_property
+    def _prose_places(self) -> Offsets:
+        return self.prose.nonzero()[0]
+
+    @cached_property
+    def prose_lengths(self) -> Offsets:
+        """Characters per word, 0 for those that are not prose."""
+        lengths: Offsets = self.lengths * self.prose
+        return lengths
+
+    @cached_property
     def prose_words_per_line(self) -> Offsets:
         """Number of prose words in each line."""
-        return self.lines.count(self.prose)
+        return self.lines.count_at(self._prose_places)
 
     @cached_property
     def prose_characters_per_line(self) -> Offsets:
         """Characters of the prose words in each line."""
-        return self.lines.total(self.lengths * self.prose)
+        return self.lines.total(self.prose_lengths)
 
     @cached_property
     def prose_lines(self) -> Flags:
@@ -144,18 +176,19 @@ def parts_of(text: str, words: Words) -> Parts:
         text: a rendered document.
         words: its words.
     """
-    codes = codes_of(text)
+    characters = words.characters
+    codes = characters.codes
     lines = _lines(codes, words)
     kinds = np.zeros(len(words), np.uint8)
     if not len(words):
         return Parts(codes, kinds, np.empty(0, np.int64), np.empty(0, np.int64), lines)
-    # What follows a word has no letters and no digits, so it may be counted with it; operators are wanted.
-    counts = np.add.reduceat(counts_of(codes), words.starts)
-    _mark_bare_formulas(kinds, codes, words, counts, lines)
+    counts = counts_per_word(words)
+    lengths = words.lengths
+    _mark_bare_formulas(kinds, words, lengths, counts, lines)
     _mark_tables(kinds, codes, lines)
-    _mark_spans(kinds, words, *_spans(text, codes))
+    _mark_spans(kinds, words, _spans(text, characters))
     _mark_references(kinds, text, words, counts, lines)
-    return Parts(codes, kinds, words.lengths, counts, lines)
+    return Parts(codes, kinds, lengths, counts, lines)
 
 
 def _lines(codes: Codes, words: Words) -> Lines:
@@ -194,26 +227,53 @@ def _headings(codes: Codes, starts: Offsets) -> Flags:
 
 
 def _mark_bare_formulas(
-    kinds: Kinds, codes: Codes, words: Words, counts: npt.NDArray[np.int64], lines: Lines
+    kinds: Kinds, words: Words, lengths: Offsets, counts: npt.NDArray[np.int64], lines: Lines
 ) -> None:
     """Mark TeX commands, and letters and numbers that an operator joins to a neighbour."""
     count = len(words)
-    command = np.zeros(count, np.bool_)
-    after_first = words.starts > 0
-    command[after_first] = codes[words.starts[after_first] - 1] == ord("\\")
-    # ``joined[i]`` is the gap before word i, ``joined[count]`` what follows the last.
-    joined = np.zeros(count + 1, np.bool_)
+    formula = np.zeros(count, np.bool_)
+    after_slash = (words.characters.ascii == ord("\\")).nonzero()[0] + 1
+    if len(after_slash):
+        command = np.minimum(np.searchsorted(words.starts, after_slash), count - 1)
+        formula[command[words.starts[command] == after_slash]] = True
     gaps = words.starts[1:] - words.ends[:-1]
-    # An operator joins what stands close; a rule between two words does not.
-    joined[1:count] = has_math(counts[:-1]) & (gaps <= _WIDEST_OPERATOR)
+    # ``joined[i]`` is the gap before word i.
+    joined = np.zeros(count + 1, np.bool_)
+    joined[_gaps_with_operators(words, gaps) + 1] = True
     joined[lines.first_words] = False
-    digits = field(counts, DIGIT) == words.lengths
-    symbol = (words.lengths <= 2) & (field(counts, LATIN) == 0)
-    short = ((words.lengths == 1) | digits | symbol) & ~words.single
-    formula = command | (short & (joined[1:] | joined[:-1]))
+    after = joined.nonzero()[0]
+    near = np.zeros(count, np.bool_)
+    near[after] = near[after - 1] = True
+    candidates = near.nonzero()[0]
+    widths, rows = lengths[candidates], counts[candidates]
+    short = (widths == 1) | (field(rows, DIGIT) == widths) | ((widths <= 2) & (field(rows, LATIN) == 0))
+    formula[candidates[short & ~words.single[candidates]]] = True
     # The digits after the point of a number that belongs to a formula.
-    formula[1:] |= formula[:-1] & digits[1:] & digits[:-1] & (gaps == 1)
+    numbers = formula[:-1].nonzero()[0]
+    numbers = numbers[gaps[numbers] == 1]
+    for place in (0, 1):
+        numbers = numbers[field(counts[numbers + place], DIGIT) == lengths[numbers + place]]
+    formula[numbers + 1] = True
     kinds[formula] = FORMULA
+
+
+def _gaps_with_operators(words: Words, gaps: Offsets) -> Offsets:
+    """Return after which words an operator stands that joins them to the next.
+
+    It joins what stands close; a rule between two words does not.
+    """
+    characters = words.characters
+    first = characters.ascii.take(words.ends[:-1])
+    candidates = ((gaps <= _WIDEST_OPERATOR) & ((first != ord(" ")) | (gaps > 1))).nonzero()[0]
+    starts, widths = words.ends[candidates], gaps[candidates]
+    found = is_math(characters.codes.take(starts))
+    for place in range(1, _WIDEST_OPERATOR):
+        wide = (widths > place).nonzero()[0]
+        if not len(wide):
+            break
+        found[wide] |= is_math(characters.codes.take(starts[wide] + place))
+    joining: Offsets = candidates[found]
+    return joining
 
 
 def _mark_tables(kinds: Kinds, codes: Codes, lines: Lines) -> None:
@@ -224,61 +284,89 @@ def _mark_tables(kinds: Kinds, codes: Codes, lines: Lines) -> None:
     fill_ranges(kinds, lines.first_words[table], lines.end_words[table], TABLE)
 
 
-def _spans(text: str, codes: Codes) -> tuple[list[int], list[int], list[int]]:
-    """Return starts, ends and kinds of the delimited spans, in order and without overlap."""
-    starts: list[int] = []
-    ends: list[int] = []
-    kinds: list[int] = []
-    candidates = ((codes == 91) | (codes == 92) | (codes == 36) | (codes == 96)).nonzero()[0].tolist()
-    match_at, find = _OPENING.match, text.find
+def _spans(text: str, characters: Characters) -> list[int]:
+    """Return the delimited spans, start, end and kind of each in turn, in order and without overlap."""
+    spans: list[int] = []
+    candidates = _openings(characters)
+    find = text.find
     position = index = 0
     while index < len(candidates):
         start = candidates[index]
         index += 1
-        match = match_at(text, start) if start >= position else None
+        if start < position:
+            continue
+        if text[start] == "[":
+            end = find("]", start, start + _LONGEST_MARKER) + 1
+            token = text[start:end]
+            paired = _PAIRED.get(token)
+            if paired is None:
+                if _MARKER.fullmatch(token):
+                    spans += (start, end, MARKER)
+                    position = end
+                continue
+            closing, kind, longest = paired
+            spans += (start, end, MARKER)
+            close, position = find(closing, end, end + longest), end
+            if close < 0:
+                continue
+            position = close + len(closing)
+            spans += (end, close, kind, close, position, MARKER)
+            index = bisect_left(candidates, position, index)
+            continue
+        match = _OPENING.match(text, start)
         if match is None:
             continue
         position = match.end()
-        kind, first, close, after = MARKER, start, position, position
-        token, tex, dollar, environment = match.group("token", "tex", "dollar", "environment")
-        if token:
-            starts.append(start)
-            ends.append(position)
-            kinds.append(MARKER)
-            kind, first = (CITATION if token == "REF" else FORMULA), position
-            longest = _LONGEST_INLINE if token == "REF" else _LONGEST_DISPLAY
-            close = after = find(f"[END_{token}]", position, position + longest)
-        elif tex:
+        kind, name = FORMULA, match.lastgroup
+        if name == "tex":
+            tex = match["tex"]
             if tex not in "([":
                 continue
-            kind = FORMULA
             closing, longest = ("\\]", _LONGEST_DISPLAY) if tex == "[" else ("\\)", _LONGEST_INLINE)
             close = find(closing, position, position + longest)
             if close >= 0 and find("\n\n", position, close) >= 0:
                 close = -1
             after = close + 2
-        elif dollar:
-            kind, close = FORMULA, _closing_dollar(text, position, dollar)
-            after = close + len(dollar)
-        elif environment:
+        elif name == "dollar":
+            close = _closing_dollar(text, position, match["dollar"])
+            after = close + len(match["dollar"])
+        elif name == "environment":
+            environment = match["environment"]
             kind = TABLE if environment.startswith("tabular") else FORMULA
             closing = f"\\end{{{environment}}}"
             close = find(closing, position, position + _LONGEST_DISPLAY)
             close = after = close + len(closing) if close >= 0 else -1
-        elif match[0][0] == "`":
+        else:
             kind, close = CODE, -1
             if not text[max(start - _WIDEST_INDENT, 0) : start].rpartition("\n")[2].strip():
                 close = find(f"\n{match[0]}", position, position + _LONGEST_CODE)
             after = close + 1 + len(match[0])
         if close < 0:
             continue
-        starts.append(first)
-        ends.append(close)
-        kinds.append(kind)
+        spans += (start, close, kind)
         if after > position:
             position = after
             index = bisect_left(candidates, position, index)
-    return starts, ends, kinds
+    return spans
+
+
+def _openings(characters: Characters) -> list[int]:
+    """Return where two characters stand that may open a span."""
+    low = characters.ascii
+    first = ((low == 91) | (low == 92) | (low == 36) | (low == 96)).nonzero()[0]
+    if not len(first):
+        return []
+    second = low.take(first + 1, mode="clip")
+    places: list[int] = first[_pairs_that_open()[low[first], second]].tolist()
+    return places
+
+
+@lru_cache(maxsize=1)
+def _pairs_that_open() -> npt.NDArray[np.bool_]:
+    table = np.zeros((256, 256), np.bool_)
+    for first, second in _SECOND_CHARACTERS.items():
+        table[ord(first), [ord(character) for character in second]] = True
+    return table
 
 
 def _closing_dollar(text: str, position: int, dollar: str) -> int:
@@ -297,11 +385,11 @@ def _closing_dollar(text: str, position: int, dollar: str) -> int:
     return close if text.find("\n", position, close) < 0 else -1
 
 
-def _mark_spans(kinds: Kinds, words: Words, starts: list[int], ends: list[int], values: list[int]) -> None:
-    if starts:
-        first = np.searchsorted(words.starts, np.array(starts))
-        last = np.searchsorted(words.starts, np.array(ends))
-        fill_ranges(kinds, first, last, np.array(values, np.uint8))
+def _mark_spans(kinds: Kinds, words: Words, spans: list[int]) -> None:
+    if spans:
+        table = np.array(spans).reshape(-1, 3)
+        places = np.searchsorted(words.starts, table[:, :2])
+        fill_ranges(kinds, places[:, 0], places[:, 1], table[:, 2].astype(np.uint8))
 
 
 def _mark_references(
@@ -324,7 +412,7 @@ def _mark_references(
     for index in possible.nonzero()[0].tolist():
         line = text[lines.starts[index] : lines.ends[index]]
         entry[index] = bool(_ENTRY.match(line) or _NUMBERED_ENTRY.match(line)) and bool(
-            re.search(_YEAR, line)
+            _HAS_YEAR.search(line)
         )
     if not entry.any():
         return

@@ -19,6 +19,7 @@ left of the one before: the cost is that of sorting the words once or twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def repetition_of(words: Words, parts: Parts, *, code_lines: Flags | None = None
         code_lines: lines in the form of program code, which do not count as lines.
     """
     places = ((parts.kinds == PROSE) | (parts.kinds == FORMULA) | (parts.kinds == CITATION)).nonzero()[0]
-    weights = words.lengths[places] * parts.prose[places]
+    weights = parts.prose_lengths[places]
     scores = _line_scores(words, parts, code_lines)
     duplicate_words = np.zeros(len(words), np.bool_)
     single = words.single[places]
@@ -78,7 +79,7 @@ def repetition_of(words: Words, parts: Parts, *, code_lines: Flags | None = None
         elif n in DUPLICATE_NGRAMS:
             starts, ends = ngrams.duplicates()
             scores[f"dup_{n}gram_fraction"] = ngrams.share(ngrams.characters(starts, ends))
-            if n == DUPLICATE_NGRAMS[0]:
+            if n == DUPLICATE_NGRAMS[0] and len(starts):
                 lengths = ends - starts
                 within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
                 duplicate_words[places[np.repeat(starts, lengths) + within]] = True
@@ -91,26 +92,36 @@ class _Ngrams:
     def __init__(self, hashes: Hashes, weights: Offsets) -> None:
         self.length = 1
         self._hashes = hashes
-        self._sums = np.concatenate(([0], np.cumsum(weights)))
+        self._sums = np.zeros(len(weights) + 1, np.int64)
+        np.cumsum(weights, out=self._sums[1:])
         self._total = int(self._sums[-1])
-        self._keys = hashes.copy()
-        self._repeated = np.ones(len(hashes) + 1, np.bool_)
-        self._places = np.empty(0, np.int64)
+        # Where each stands, ascending; then the same places with equal n-grams side by side.
+        self._keys = hashes
+        self._places = np.arange(len(hashes))
+        self._order = np.empty(0, np.int64)
         self._run_starts = np.empty(0, np.int64)
 
     def lengthen(self) -> None:
         """Go on to n-grams of one word more."""
-        self.length += 1
-        count = len(self._hashes) - self.length + 1
-        if count <= 0:
-            candidates = np.empty(0, np.int64)
+        places, keys = self._places, self._keys
+        if self.length == 1:
+            places, keys = places[:-1], keys[:-1] * _FACTOR
+            keys += self._hashes[1:]
         else:
-            candidates = (self._repeated[:count] & self._repeated[1 : count + 1]).nonzero()[0]
-        keys = self._keys[candidates] * _FACTOR + self._hashes[candidates + self.length - 1]
-        self._keys[candidates] = keys
-        self._places, self._run_starts = _repeated_runs(candidates, keys)
-        self._repeated = np.zeros(len(self._hashes) + 1, np.bool_)
-        self._repeated[self._places] = True
+            # One can only be repeated where both shorter ones inside it are.
+            followed = (places[1:] - places[:-1] == 1).nonzero()[0]
+            places = places[followed]
+            keys = keys[followed] * _FACTOR + self._hashes[places + self.length]
+        self.length += 1
+        if not len(places):
+            self._places, self._keys = places, keys
+            self._order = self._run_starts = places
+            return
+        order, self._run_starts = _repeated_runs(keys)
+        repeated = np.zeros(len(keys), np.bool_)
+        repeated[order] = True
+        self._order = places[order]
+        self._places, self._keys = places[repeated], keys[repeated]
 
     def share(self, characters: int) -> float:
         """Return characters as a part of the prose's."""
@@ -118,19 +129,19 @@ class _Ngrams:
 
     def heaviest(self) -> tuple[int, int]:
         """Return the characters of the n-gram that fills most, all its occurrences, and where one stands."""
-        if not len(self._places):
+        if not len(self._order):
             return 0, 0
-        characters = self._sums[self._places + self.length] - self._sums[self._places]
+        characters = self._sums[self._order + self.length] - self._sums[self._order]
         weights = np.add.reduceat(characters, self._run_starts)
-        firsts = self._places[self._run_starts]
+        firsts = self._order[self._run_starts]
         most = int(weights.max())
         return most, int(firsts[weights == most].min())
 
     def duplicates(self) -> tuple[Offsets, Offsets]:
         """Return first and end word of the stretches that lie in n-grams which occurred before."""
-        later = self._repeated.copy()
-        later[self._places[self._run_starts]] = False
-        starts = later.nonzero()[0]
+        later = np.ones(len(self._order), np.bool_)
+        later[self._run_starts] = False
+        starts = np.sort(self._order[later])
         ends = starts + self.length
         # Where the next one starts earlier, a stretch ends there: no word is in two.
         ends[:-1] = np.minimum(ends[:-1], starts[1:])
@@ -141,22 +152,22 @@ class _Ngrams:
         return int((self._sums[ends] - self._sums[starts]).sum())
 
 
-def _repeated_runs(places: Offsets, keys: Hashes) -> tuple[Offsets, Offsets]:
-    """Return the places whose key occurs again, equal ones side by side in order, and where each run starts.
+def _repeated_runs(keys: Hashes) -> tuple[Offsets, Offsets]:
+    """Return which keys occur again, equal ones side by side in order, and where each run of them starts.
 
     A key's low bits give way to its number, so that one plain sort, many times faster than one that returns
     an order, brings equal keys together and tells where they came from. What is left of a key, 50 bits in a
     paper of 10 000 words, still tells different n-grams apart.
     """
-    low = np.uint64(len(keys).bit_length())
-    numbered = ((keys >> low) << low) | np.arange(len(keys), dtype=np.uint64)
+    low = (np.uint64(1) << np.uint64(len(keys).bit_length())) - np.uint64(1)
+    numbered = keys & ~low
+    numbered |= np.arange(len(keys), dtype=np.uint64)
     numbered.sort()
     same = np.zeros(len(keys) + 1, np.bool_)
-    same[1:-1] = (numbered[1:] ^ numbered[:-1]) >> low == 0
-    in_run = same[1:] | same[:-1]
-    run_starts = (~same[:-1][in_run]).nonzero()[0]
-    order = numbered[in_run] & ((np.uint64(1) << low) - np.uint64(1))
-    return places[order.astype(np.int64)], run_starts
+    same[1:-1] = (numbered[1:] ^ numbered[:-1]) <= low
+    in_run = (same[1:] | same[:-1]).nonzero()[0]
+    run_starts = (~same[in_run]).nonzero()[0]
+    return (numbered[in_run] & low).view(np.int64), run_starts
 
 
 def _line_scores(words: Words, parts: Parts, code_lines: Flags | None) -> dict[str, float]:
@@ -194,20 +205,30 @@ def _sequence_keys(words: Words, first: Offsets, end: Offsets) -> Hashes:
     """Return a key per run of words, each with at least one; equal for runs of equal words."""
     if not len(first):
         return np.empty(0, np.uint64)
-    lengths = end - first
-    powers = np.cumprod(np.full(int(lengths.max()), _PLACE, np.uint64), dtype=np.uint64)
-    starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-    place = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
-    values = words.hashes[place + np.repeat(first, lengths)] * powers[place]
-    keys: Hashes = np.add.reduceat(values, starts)
+    powers, inverse = _powers(1 << len(words).bit_length())
+    values = np.zeros(len(words) + 1, np.uint64)
+    np.multiply(words.hashes, powers[: len(words)], out=values[:-1])
+    edges = np.empty(2 * len(first), np.int64)
+    edges[0::2], edges[1::2] = first, end
+    # What stands between two runs is summed, too, and thrown away; a run's sum begins at its place's power.
+    keys: Hashes = np.add.reduceat(values, edges)[0::2] * inverse[first]
     return keys
+
+
+@lru_cache(maxsize=4)
+def _powers(count: int) -> tuple[Hashes, Hashes]:
+    """Return the first powers of a constant modulo 2^64, and their inverses."""
+    powers = np.full((2, count), _PLACE, np.uint64)
+    powers[1] = pow(int(_PLACE), -1, 1 << 64)
+    powers[:, 0] = 1
+    return tuple(np.cumprod(powers, axis=1, dtype=np.uint64))
 
 
 def _duplicates(keys: Hashes, characters: Offsets) -> tuple[float, float]:
     """Return the part of items whose key stood before, by number and by characters."""
     if not len(keys):
         return 0.0, 0.0
-    places, run_starts = _repeated_runs(np.arange(len(keys)), keys)
+    places, run_starts = _repeated_runs(keys)
     if not len(places):
         return 0.0, 0.0
     later = np.zeros(len(keys), np.bool_)

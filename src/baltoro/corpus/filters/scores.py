@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from baltoro.corpus.filters.characters import CYRILLIC, LATIN, Codes, field
+from baltoro.corpus.filters.characters import CYRILLIC, LATIN, any_of_fields
 from baltoro.corpus.filters.facts import Facts
 from baltoro.corpus.filters.garble import Garble, garble_of
 from baltoro.corpus.filters.parts import (
@@ -37,8 +38,8 @@ from baltoro.corpus.filters.parts import (
 )
 from baltoro.corpus.filters.repetition import Repetition, repetition_of
 from baltoro.corpus.filters.stop_words import stop_words_of
-from baltoro.corpus.filters.word_sets import WordSet
-from baltoro.corpus.words import Words, ngram_hashes, words_of
+from baltoro.corpus.filters.word_sets import Lexicon, WordSet
+from baltoro.corpus.words import Codes, Words, ngram_hashes, ngram_hashes_at, words_of
 
 SCORES: dict[str, str] = {
     "characters": "length of the document, in characters",
@@ -108,6 +109,10 @@ _CODE_LINE = re.compile(
     r"|[\w.\[\]]+\s*(?:[+\-*/|&]?=|:=|<-)\s*\S|[\w.]+\([^)]*\);?$|</?\w+[^>]*>$)"
 )
 _LONGEST_CODE_LINE_CHARACTERS = 160
+_ALPHABETS = any_of_fields(LATIN, CYRILLIC)
+
+# The lists of a lexicon, those last whose words are looked at one by one.
+_STOP, _LOREM, _WEB, _FIRST = range(4)
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,9 @@ def measure(
 ) -> Measurement:
     """Return the scores of a document together with where in the text they come from."""
     parts = parts if parts is not None else parts_of(text, words)
-    odd_lines, line_scores = _line_scores(text, words, parts)
+    lexicon = _lexicon_of(facts.language)
+    numbers = lexicon.numbers(words.hashes)
+    odd_lines, line_scores = _line_scores(text, words, parts, _web_words(words, lexicon, numbers))
     repetition = repetition_of(words, parts, code_lines=odd_lines["code_line_fraction"])
     garble = garble_of(text, words, parts)
     found = {
@@ -200,11 +207,12 @@ def measure(
         **_shares(parts),
         **garble.scores,
         **line_scores,
-        **_word_scores(words, parts, facts.language),
+        **_word_scores(words, parts, facts.language, lexicon, numbers),
         **repetition.scores,
         "keyword_hits_per_1000_words": _keyword_hits(words, parts, keywords),
     }
-    scores = {name: float(np.float32(found[name])) for name in SCORES}
+    rounded = np.array([found[name] for name in SCORES]).astype(np.float32)
+    scores = dict(zip(SCORES, rounded.tolist(), strict=True))
     return Measurement(text, words, parts, repetition, garble, odd_lines, scores)
 
 
@@ -218,49 +226,54 @@ def _shares(parts: Parts) -> dict[str, float]:
     }
 
 
-def _word_scores(words: Words, parts: Parts, language: str) -> dict[str, float]:
-    prose = parts.prose
-    total = int(np.count_nonzero(prose))
-    lettered = words.has_letter & prose
+def _word_scores(
+    words: Words, parts: Parts, language: str, lexicon: Lexicon, numbers: npt.NDArray[np.uint16]
+) -> dict[str, float]:
+    prose, total = parts.prose, parts.prose_words
+    lettered = np.count_nonzero(words.has_letter & prose)
     # Scripts with spaces between words; Thai, Lao, Khmer, Burmese and Tibetan have none.
-    alphabet = ((field(parts.counts, LATIN) > 0) | (field(parts.counts, CYRILLIC) > 0)) & prose
-    measured = np.count_nonzero(alphabet) * 2 > np.count_nonzero(lettered)
-    stop_words = stop_words_of(language)
-    hashes = words.hashes[prose]
-    if stop_words is not None and total:
-        hits = hashes[stop_words.contains(hashes)]
-        different, fraction = float(len(np.unique(hits))), len(hits) / total
-    else:
-        different, fraction = math.nan, math.nan
+    alphabet = ((parts.counts & _ALPHABETS) != 0) & prose
+    spelled = np.count_nonzero(alphabet)
+    occurrences = np.bincount(numbers * prose, minlength=len(lexicon.words))
+    different, fraction = math.nan, math.nan
+    if stop_words_of(language) is not None and total:
+        stop_words = occurrences[lexicon.members[_STOP]]
+        different, fraction = float(np.count_nonzero(stop_words)), int(stop_words.sum()) / total
     return {
-        "mean_word_characters": float(words.lengths[alphabet].mean()) if measured else math.nan,
-        "alphabetic_word_fraction": np.count_nonzero(lettered) / total if total else math.nan,
+        "mean_word_characters": int((parts.lengths * alphabet).sum()) / spelled
+        if spelled * 2 > lettered
+        else math.nan,
+        "alphabetic_word_fraction": lettered / total if total else math.nan,
         "symbols_per_word": _symbols(words, parts) / max(total, 1),
         "stop_words": different,
         "stop_word_fraction": fraction,
-        "lorem_ipsum_fraction": np.count_nonzero(_word_set(_LOREM_IPSUM).contains(hashes)) / max(total, 1),
+        "lorem_ipsum_fraction": int(occurrences[lexicon.members[_LOREM]].sum()) / max(total, 1),
     }
 
 
 def _symbols(words: Words, parts: Parts) -> int:
     """Return the number of hash signs outside headings and of ellipses, in prose."""
-    codes = parts.codes
-    hashes = (codes == ord("#")).nonzero()[0]
+    characters = words.characters
+    hashes = (characters.ascii == ord("#")).nonzero()[0]
     if len(hashes):
         line = np.searchsorted(parts.lines.starts, hashes, side="right") - 1
         hashes = hashes[~parts.lines.heading[line]]
-    dots = (codes == ord(".")).nonzero()[0]
-    apart = (np.diff(dots) != 1).nonzero()[0]
-    run_starts = np.concatenate(([0], apart + 1))[: len(dots)]
-    run_lengths = np.diff(np.append(run_starts, len(dots)))
-    symbols = np.concatenate((hashes, dots[run_starts[run_lengths >= 3]], (codes == 0x2026).nonzero()[0]))
+    found = [hashes, characters.beyond[characters.codes[characters.beyond] == 0x2026]]
+    dots = (characters.ascii == ord(".")).nonzero()[0]
+    third = (dots[2:] - dots[:-2] == 2).nonzero()[0]
+    if len(third):
+        # Of a longer row of dots only the first three count.
+        found.append(dots[third[np.diff(third, prepend=-2) != 1]])
+    symbols = np.concatenate(found)
     if not len(symbols) or not len(words):
         return len(symbols)
     nearest = np.maximum(np.searchsorted(words.starts, symbols) - 1, 0)
     return int(np.count_nonzero(parts.prose[nearest]))
 
 
-def _line_scores(text: str, words: Words, parts: Parts) -> tuple[dict[str, Flags], dict[str, float]]:
+def _line_scores(
+    text: str, words: Words, parts: Parts, notices: Offsets
+) -> tuple[dict[str, Flags], dict[str, float]]:
     lines, codes = parts.lines, parts.codes
     prose = parts.prose_lines.nonzero()[0]
     starts, ends = lines.starts[prose], lines.ends[prose]
@@ -273,7 +286,7 @@ def _line_scores(text: str, words: Words, parts: Parts) -> tuple[dict[str, Flags
         & (codes[ends - 2] == dot)
         & (codes[np.maximum(ends - 3, 0)] == dot)
     )
-    notice = (ends - starts <= _LONGEST_NOTICE_CHARACTERS) & (lines.count(_web_words(words))[prose] > 0)
+    notice = (ends - starts <= _LONGEST_NOTICE_CHARACTERS) & (lines.count_at(notices)[prose] > 0)
     terminal = _is_one_of(last, _TERMINAL)
     code = _code_lines(text, parts, prose, last)
     characters = parts.prose_characters_per_line[prose]
@@ -299,6 +312,9 @@ def _line_scores(text: str, words: Words, parts: Parts) -> tuple[dict[str, Flags
 
 def _ends_without_mark(words: Words, parts: Parts) -> bool:
     """Return whether the prose is Thai or Lao, whose sentences end in a space."""
+    beyond = words.characters.codes[words.characters.beyond]
+    if not ((beyond >= 0x0E00) & (beyond < 0x0F00)).any():
+        return False
     first = parts.codes[words.starts[parts.prose]]
     thai_or_lao = np.count_nonzero((first >= 0x0E00) & (first < 0x0F00))
     return 2 * int(thai_or_lao) > len(first)
@@ -314,14 +330,14 @@ def _formula_follows(parts: Parts, prose: Offsets) -> Flags:
     return follows[prose]
 
 
-def _web_words(words: Words) -> Flags:
+def _web_words(words: Words, lexicon: Lexicon, numbers: npt.NDArray[np.uint16]) -> Offsets:
     """Return at which words a notice about cookies and the like starts."""
-    found = _word_set(_WEB_WORDS).contains(words.hashes)
-    first = (_word_set(" ".join(_WEB_PHRASES)).contains(words.hashes[:-1])).nonzero()[0]
-    if len(first):
-        pairs = ngram_hashes(words.hashes, 2)[first]
-        found[first[_phrases().contains(pairs)]] = True
-    return found
+    places = (numbers >= lexicon.first_numbers[_WEB]).nonzero()[0]
+    found = lexicon.members[_WEB][numbers[places]]
+    first = (~found & (places < len(words) - 1)).nonzero()[0]
+    found[first] = _phrases().contains(ngram_hashes_at(words.hashes, 2, places[first]))
+    notices: Offsets = places[found]
+    return notices
 
 
 def _code_lines(text: str, parts: Parts, prose: Offsets, last: np.ndarray) -> Flags:
@@ -337,15 +353,19 @@ def _code_lines(text: str, parts: Parts, prose: Offsets, last: np.ndarray) -> Fl
 
 
 def _keyword_hits(words: Words, parts: Parts, keywords: Keywords | None) -> float:
-    total = np.count_nonzero(parts.prose)
+    total = parts.prose_words
     if keywords is None or not total:
         return math.nan
-    return 1000 * np.count_nonzero(keywords.hits(words) & parts.prose) / int(total)
+    return 1000 * np.count_nonzero(keywords.hits(words) & parts.prose) / total
 
 
-@lru_cache(maxsize=4)
-def _word_set(phrase: str) -> WordSet:
-    return WordSet.of(words_of(phrase).hashes)
+@lru_cache(maxsize=8)
+def _lexicon_of(language: str) -> Lexicon:
+    """Return all words that are looked for in a document, of which only the stop words differ by language."""
+    stop_words = stop_words_of(language)
+    first_words = " ".join(phrase.split()[0] for phrase in _WEB_PHRASES)
+    lists = [words_of(text).hashes for text in (_LOREM_IPSUM, _WEB_WORDS, first_words)]
+    return Lexicon.of([stop_words if stop_words is not None else np.empty(0, np.uint64), *lists])
 
 
 @lru_cache(maxsize=1)
@@ -355,7 +375,7 @@ def _phrases() -> WordSet:
 
 
 def _is_one_of(codes: Codes, characters: str) -> Flags:
-    flags: Flags = _table_of(characters)[np.minimum(codes, 0xFFFF)]
+    flags: Flags = _table_of(characters).take(codes, mode="clip")
     return flags
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from baltoro.corpus.filters.word_sets import WordSet
-from baltoro.corpus.words import words_of
+from baltoro.corpus.words import Hashes, words_of
 
 _STOP_WORDS = {
     "en": "the of and in to a is that for with as by are be on this from we was which or were an at not it "
@@ -40,8 +39,8 @@ LANGUAGES: tuple[str, ...] = tuple(_STOP_WORDS)
 
 
 @lru_cache(maxsize=len(_STOP_WORDS))
-def stop_words_of(language: str) -> WordSet | None:
+def stop_words_of(language: str) -> Hashes | None:
     """Return a language's stop words, ``None`` where there is no list."""
     if language not in _STOP_WORDS:
         return None
-    return WordSet.of(words_of(_STOP_WORDS[language]).hashes)
+    return words_of(_STOP_WORDS[language]).hashes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy.typing as npt
 from baltoro.corpus.words import Hashes
 
 _BUCKETS = 1 << 16
+_ODD = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,60 @@ class WordSet:
         if self.rest is not None:
             found |= self.rest.contains(hashes)
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class Lexicon:
+    """Some short lists of words, looked up together: each word is given a number.
+
+    A number is one look-up in a table that fits into the processor's cache, and one comparison.
+
+    Attributes:
+        words: hash by number; 0 is the number of all words that are in no list.
+        members: which numbers belong to each list.
+        first_numbers: for each list the smallest number of a word that is in it or in one after it, so
+            that the words of the last lists are told by their number's size.
+    """
+
+    words: Hashes
+    members: tuple[npt.NDArray[np.bool_], ...]
+    first_numbers: tuple[int, ...]
+    _factor: np.uint64
+    _buckets: npt.NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, lists: Sequence[Hashes]) -> Lexicon:
+        """Return the lexicon of some lists, of some hundred words together."""
+        unique = np.unique(np.concatenate(lists))
+        members = [np.isin(unique, words) for words in lists]
+        last = np.max([place * member for place, member in enumerate(members)], axis=0)
+        order = np.argsort(last, kind="stable")
+        words = np.append(np.uint64(0), unique[order])
+        # Of these factors nearly every one gives each word a bucket of its own.
+        for number in itertools.count(1, 2):
+            factor = np.uint64(number * _ODD % (1 << 64))
+            places = _buckets_of(words[1:], factor)
+            if len(np.unique(places)) == len(places):
+                break
+        buckets = np.zeros(_BUCKETS, np.uint16)
+        buckets[places] = np.arange(1, len(words))
+        return cls(
+            words,
+            tuple(np.append(False, member[order]) for member in members),
+            tuple((1 + np.searchsorted(last[order], np.arange(len(lists)))).tolist()),
+            factor,
+            buckets,
+        )
+
+    def numbers(self, hashes: Hashes) -> npt.NDArray[np.uint16]:
+        """Return the number of each word, 0 for those that are in no list."""
+        numbers = self._buckets.take(_buckets_of(hashes, self._factor))
+        numbers *= self.words.take(numbers) == hashes
+        return numbers
+
+
+def _buckets_of(hashes: Hashes, factor: np.uint64) -> npt.NDArray[np.int64]:
+    return ((hashes * factor) >> np.uint64(48)).view(np.int64)
 
 
 def _places(hashes: Hashes) -> npt.NDArray[np.uint16]:

@@ -162,3 +162,13 @@ def test_the_list_of_codes_is_the_models_own():
 
     labels = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).labels
     assert {_SAME_LANGUAGE.get(label, label) for label in labels} | {"sr"} == LANGUAGE_CODES
+
+
+def test_the_faster_walk_gives_the_librarys_own_answer():
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    from baltoro.corpus.filters.language import _identifier
+
+    own, library = _identifier(), LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    for text in [*TEXTS.values(), " ".join(TEXTS.values()), "", "a", "QQQ", "12 ##", "\U0001f600" * 7]:
+        assert own.classify(text) == library.classify(text)

@@ -22,7 +22,7 @@ from baltoro.corpus.filters import (
 )
 from baltoro.corpus.filters.parts import CITATION, CODE, FORMULA, MARKER, PROSE, REFERENCE, TABLE
 from baltoro.corpus.filters.repetition import repetition_of
-from baltoro.corpus.filters.word_sets import WordSet
+from baltoro.corpus.filters.word_sets import Lexicon, WordSet
 from baltoro.corpus.words import words_of
 
 ENGLISH = Facts(language="en", language_confidence=1.0)
@@ -293,3 +293,49 @@ def test_lines_are_those_that_hold_something_without_the_space_around(text):
     assert found == [line.strip() for line in text.split("\n") if line.strip()]
     paragraphs = len([block for block in re.split(r"\n[ \t]*(?=\n|$)", text) if block.strip()])
     assert len(set(lines.paragraphs.tolist())) == paragraphs
+
+
+def test_a_lexicon_numbers_the_words_of_its_lists_and_no_others():
+    lists = [words_of(text).hashes for text in ("the of and", "", "ice the", "melt")]
+    lexicon = Lexicon.of(lists)
+    asked = ["the", "ice", "of", "a", "melt", "and", "snow", "the"]
+    numbers = lexicon.numbers(words_of(" ".join(asked)).hashes)
+    assert (numbers > 0).tolist() == [True, True, True, False, True, True, False, True]
+    for member, expected in zip(lexicon.members, ("the of and the", "", "the ice the", "melt"), strict=True):
+        found = [
+            word
+            for word, number in zip(
+                ["the", "ice", "of", "a", "melt", "and", "snow", "the"], numbers, strict=True
+            )
+            if member[number]
+        ]
+        assert sorted(found) == sorted(expected.split())
+    # Words of the last lists, and those alone, are told by their size: "the" is in the third, too.
+    last = numbers >= lexicon.first_numbers[2]
+    assert last.tolist() == [True, True, False, False, True, False, False, True]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=300))
+def test_a_lexicon_of_any_hashes_holds_them(values):
+    hashes = np.array(values, np.uint64)
+    numbers = Lexicon.of([hashes]).numbers(np.append(hashes, hashes + np.uint64(1)))
+    known = set(values)
+    expected = [value in known for value in [*values, *(hashes + np.uint64(1)).tolist()]]
+    assert (numbers > 0).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "spaced"),
+    [
+        ("m e l t w a t e r", 9),
+        ("m e l t [START_REF]x[END_REF] w a t e r", 0),
+        ("m e l t, w a t e", 0),
+        ("a b c d e ice f g h i j k", 6),
+        ("i c e i s", 0),
+    ],
+)
+def test_letters_are_spaced_where_six_follow_each_other(text, spaced):
+    words = words_of(text)
+    scores = score_document(text, words, ENGLISH)
+    prose_words = np.count_nonzero(parts_of(text, words).prose)
+    assert scores["garble_spaced_fraction"] == pytest.approx(spaced / prose_words)
