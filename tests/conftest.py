@@ -55,6 +55,10 @@ class S3Bucket:
         "longer."""
         send("PUT", f"{self.endpoint_url}/_faults/{self.bucket}", json.dumps(faults).encode())
 
+    def counts(self) -> dict[str, int]:
+        """Requests and faults, since :meth:`misbehave` gave ``rates``, as ``tests/s3_server.py`` says."""
+        return json.loads(send("GET", f"{self.endpoint_url}/_faults/{self.bucket}", None))
+
     @contextmanager
     def checking_rights(self) -> Iterator[None]:
         """Check keys, signatures and policies within the block; otherwise everyone may do everything."""
@@ -65,12 +69,12 @@ class S3Bucket:
             send("POST", f"{self.endpoint_url}/moto-api/reset-auth", b"inf")
 
 
-def send(method: str, url: str, body: bytes) -> None:
+def send(method: str, url: str, body: bytes | None) -> bytes:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, data=body, method=method)
     request.add_header("Content-Type", "application/octet-stream")
-    with opener.open(request, timeout=10):
-        pass
+    with opener.open(request, timeout=10) as answer:
+        return answer.read()
 
 
 @contextmanager
@@ -102,29 +106,40 @@ def s3_tls_server() -> Callable[[str, str], Any]:
     return lambda certificate, key: running_s3_server("--cert", certificate, "--key", key)
 
 
-@pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> S3Bucket:
-    """A fresh bucket, reached by the AWS_* environment alone."""
+def fresh_bucket(endpoint_url: str, patch: pytest.MonkeyPatch, no_aws_files: Path) -> S3Bucket:
+    """Make a bucket, reached by the AWS_* environment alone."""
     import secrets
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    nothing = tmp_path_factory.mktemp("aws") / "none"
+        patch.delenv(name)
     environment = {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(nothing),
-        "AWS_SHARED_CREDENTIALS_FILE": str(nothing),
+        "AWS_CONFIG_FILE": str(no_aws_files / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(no_aws_files / "none"),
         "NO_PROXY": "127.0.0.1,localhost",
     }
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    bucket = S3Bucket(s3_server, f"test-{secrets.token_hex(6)}")
+        patch.setenv(name, value)
+    bucket = S3Bucket(endpoint_url, f"test-{secrets.token_hex(6)}")
     bucket.client.create_bucket(Bucket=bucket.bucket)
     return bucket
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> S3Bucket:
+    """A fresh bucket, reached by the AWS_* environment alone."""
+    return fresh_bucket(s3_server, monkeypatch, tmp_path_factory.mktemp("aws"))
+
+
+@pytest.fixture(scope="module")
+def module_s3(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Bucket]:
+    """A bucket that the tests of a module share, reached by the AWS_* environment alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield fresh_bucket(s3_server, patch, tmp_path_factory.mktemp("aws"))
 
 
 @pytest.fixture(params=["local", "s3"])

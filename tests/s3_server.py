@@ -14,14 +14,30 @@ that bucket go wrong:
 - ``hide_from_list``: list nothing
 - ``no_multipart``: refuse uploads in parts
 - ``page_size``: entries per page of a listing
+- ``rates``: fault to fraction of the requests that it may befall, with ``seed``; whether a request goes wrong
+  depends only on the seed, what it asks for and how often that was asked for before:
+
+  - ``slow_down``: 503
+  - ``reset``: the connection breaks before anything is done
+  - ``lost``: it breaks after a write or deletion is done
+  - ``truncate``: half of the body under the full Content-Length
+  - ``slow``: the body in pieces with pauses
+  - ``stall``: half of the body, then nothing for ``stall_seconds``
+  - ``other_range``, ``short_range``, ``no_range``: another range than was asked for, half of it, or the whole
+    object, each labelled as what it is
+
+``GET /_faults/BUCKET`` tells how many requests there were, by method, and how many of each fault.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
+import socket
+import struct
 import sys
 import threading
 import time
@@ -31,10 +47,16 @@ from email.utils import formatdate
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+SLOW_PIECES, SLOW_PAUSE_SECONDS = 4, 0.05
+
 
 class QuietHandler(WSGIRequestHandler):
     def log(self, *arguments):
         """Say nothing: the tests' output is their own."""
+
+    def connection_dropped(self, error, environ=None):
+        """Ask nothing more of a connection that is gone."""
+        self.close_connection = True
 
     def send_response(self, code, message=None):
         """Leave the Date header to the application."""
@@ -48,6 +70,8 @@ class FaultyS3:
         self.application = DomainDispatcherApplication(create_backend_app)
         self.lock = threading.Lock()
         self.faults: dict[str, dict] = {}
+        self.counts: dict[str, Counter[str]] = {}
+        self.seen: Counter[str] = Counter()
         self.in_flight: Counter[str] = Counter()
 
     def __call__(self, environ, start_response):
@@ -55,10 +79,16 @@ class FaultyS3:
         if bucket == "_faults":
             length = int(environ.get("CONTENT_LENGTH") or 0)
             faulty = environ["PATH_INFO"].rpartition("/")[2]
+            if environ["REQUEST_METHOD"] == "GET":
+                start_response("200 OK", [("Content-Type", "application/json")])
+                return [json.dumps(self.counts.get(faulty, {})).encode()]
             self.faults[faulty] = json.loads(environ["wsgi.input"].read(length))
+            self.counts[faulty] = Counter()
             start_response("204 No Content", [])
             return []
         faults = self.faults.get(bucket, {})
+        if "rates" in faults:
+            return self.serve_by_chance(environ, start_response, faults, self.counts[bucket])
         if not faults.get("racy"):
             with self.lock:
                 return self.serve(environ, start_response, faults)
@@ -72,6 +102,52 @@ class FaultyS3:
         with self.lock:
             self.in_flight[path] -= 1
             return self.serve(environ, start_response, faults)
+
+    def serve_by_chance(self, environ, start_response, faults, counts):
+        method, asked = environ["REQUEST_METHOD"], environ.get("HTTP_RANGE", "")
+        named = f"{method} {environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')} {asked}"
+        with self.lock:
+            counts.update(("requests", method))
+            self.seen[named] += 1
+            nth = self.seen[named]
+        # The names of buckets are drawn anew by each test.
+        what = named.replace(environ["PATH_INFO"].strip("/").partition("/")[0], "", 1)
+        digest = hashlib.sha256(f"{faults.get('seed', 0)} {what} {nth}".encode()).digest()
+        fault = drawn(faults["rates"], int.from_bytes(digest[:8], "big") / 2**64, method, asked)
+        if fault == "slow_down":
+            counts[fault] += 1
+            return refuse(start_response, "503 Slow Down", "SlowDown", "Please reduce your request rate.")
+        if fault == "reset":
+            counts[fault] += 1
+            reset(environ)
+        if fault is not None and fault.endswith("_range"):
+            first, last = (int(place) for place in asked.removeprefix("bytes=").split("-"))
+            environ.pop("HTTP_RANGE")
+            if fault == "other_range":
+                environ["HTTP_RANGE"] = f"bytes={first + 1}-{last + 1}"
+            if fault == "short_range":
+                environ["HTTP_RANGE"] = f"bytes={first}-{first + (last - first) // 2}"
+        answer = {}
+        with self.lock:
+            body = b"".join(
+                self.serve(environ, lambda status, headers: answer.update(status=status, headers=headers), {})
+            )
+        if fault in ("truncate", "slow", "stall") and (len(body) < 2 or answer["status"][0] != "2"):
+            fault = None
+        if fault is not None:
+            counts[fault] += 1
+        if fault == "lost":
+            reset(environ)
+        headers = [pair for pair in answer["headers"] if pair[0].lower() != "content-length"]
+        length = {name.lower(): value for name, value in answer["headers"]}.get("content-length")
+        start_response(answer["status"], [*headers, ("Content-Length", length or str(len(body)))])
+        if fault in ("truncate", "stall"):
+            return pieces([body[: len(body) // 2]], faults["stall_seconds"] if fault == "stall" else 0.0)
+        if fault == "slow":
+            step = -(-len(body) // SLOW_PIECES)
+            parts = [body[start : start + step] for start in range(0, len(body), step)]
+            return pieces(parts, SLOW_PAUSE_SECONDS)
+        return [body]
 
     def serve(self, environ, start_response, faults):
         method, query = environ["REQUEST_METHOD"], environ.get("QUERY_STRING", "")
@@ -118,6 +194,35 @@ def take(faults: dict, name: str) -> bool:
         return False
     faults[name] -= 1
     return True
+
+
+def drawn(rates: dict[str, float], chance: float, method: str, asked: str) -> str | None:
+    """The fault that befalls a request, of those that can."""
+    for fault, rate in rates.items():
+        if fault in ("truncate", "slow", "stall") and method not in ("GET", "POST"):
+            continue
+        if fault == "lost" and method in ("GET", "HEAD"):
+            continue
+        if fault.endswith("_range") and not (method == "GET" and asked):
+            continue
+        if chance < rate:
+            return fault
+        chance -= rate
+    return None
+
+
+def pieces(parts, pause_seconds: float):
+    for part in parts:
+        yield part
+        time.sleep(pause_seconds)
+
+
+def reset(environ) -> None:
+    """Break the connection with an RST, as a crashed server or a load balancer does."""
+    connection = environ["werkzeug.socket"]
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(connection.detach())
+    raise ConnectionResetError
 
 
 def refuse(start_response, status: str, code: str, message: str) -> list[bytes]:

@@ -7,6 +7,7 @@ on recipe and listing alone, so two builds at once write the same bytes to the s
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tempfile
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -156,6 +157,29 @@ def parquet_bytes(table: pa.Table, rows_per_group: int = _ROWS_PER_GROUP) -> byt
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group, write_page_checksum=True)
     return sink.getvalue()
+
+
+class PartFile(NamedTuple):
+    """A file of an artifact, as its manifest names it: ``sha256`` is over its bytes."""
+
+    uri: str
+    sha256: str
+
+
+def open_part(storage: Storage, part: PartFile) -> pq.ParquetFile:
+    """Return a Parquet file, read whole and compared with its checksum: a footer has none of its own.
+
+    Raises:
+        ArtifactError: it was altered since it was written; names it.
+    """
+    data = storage.read_bytes(part.uri)
+    found = hashlib.sha256(data).hexdigest()
+    if found != part.sha256:
+        raise ArtifactError(
+            f"{part.uri}: damaged: {len(data)} bytes with SHA-256 {found[:12]}, the manifest names "
+            f"{part.sha256[:12]}; restore the file or build its artifact again"
+        )
+    return pq.ParquetFile(pa.BufferReader(data))
 
 
 @contextmanager

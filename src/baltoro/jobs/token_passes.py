@@ -33,12 +33,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from baltoro.core.artifacts import Artifact
 from baltoro.core.errors import ArtifactError
 from baltoro.core.storage import Storage, join
-from baltoro.corpus.work import Task, WorkArea, pieces_file, read_parquet, regrouped
+from baltoro.corpus.work import PartFile, Task, WorkArea, open_part, pieces_file, read_parquet, regrouped
 from baltoro.data.config import DataConfig
 from baltoro.data.pack import assemble_rows
 from baltoro.data.plan import SPLITS, Documents, Exchange, IntArray, place_rows, plan_blocks, plan_group
@@ -86,14 +85,14 @@ class TokeniseTask(Task):
     Attributes:
         files: where the tokens go.
         storage: opens the parts.
-        parts: URIs of the corpus' parts.
+        parts: the corpus' parts.
         tokenizer: loaded once in each process.
         config: for the boundary between documents.
     """
 
     files: TokenFiles
     storage: Storage
-    parts: tuple[str, ...]
+    parts: tuple[PartFile, ...]
     tokenizer: Artifact
     config: DataConfig
 
@@ -127,23 +126,16 @@ class TokeniseTask(Task):
         self.files.area.write("tokenised", index, pa.concat_tables(records).combine_chunks())
 
 
-def read_documents(storage: Storage, uri: str) -> Iterator[pa.Table]:
+def read_documents(storage: Storage, part: PartFile) -> Iterator[pa.Table]:
     """Yield what is needed of a corpus part's documents, some hundred at a time.
 
     Raises:
         ArtifactError: the file was altered since it was written; names it.
     """
     columns = ["paper_id", "source", "split", "text"]
-    with storage.open(uri) as file:
-        try:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            for batch in parquet.iter_batches(_DOCUMENTS_AT_ONCE, columns=columns, use_threads=False):
-                yield pa.Table.from_batches([batch])
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ArtifactError(
-                f"{uri}: damaged ({reason}); restore the file or build the corpus again"
-            ) from error
+    opened = open_part(storage, part)
+    for batch in opened.iter_batches(_DOCUMENTS_AT_ONCE, columns=columns, use_threads=False):
+        yield pa.Table.from_batches([batch])
 
 
 def split_codes(documents: pa.Table) -> npt.NDArray[np.int8]:

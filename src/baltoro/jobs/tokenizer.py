@@ -20,7 +20,7 @@ from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
 from baltoro.core.errors import ConfigError
 from baltoro.core.storage import Storage, join
-from baltoro.corpus.work import read_parquet
+from baltoro.corpus.work import PartFile, open_part
 from baltoro.jobs.extend import part_chain
 from baltoro.jobs.model import is_preset
 from baltoro.jobs.stages import Context, Stage, StageOutput
@@ -133,8 +133,8 @@ class TokenizerSample:
         self._parts = corpus_parts(corpus)
         self._seed = config.seed
         hashes, lengths = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-        for uri in self._parts:
-            table = self._read(uri, ["paper_id", "characters", "split"])
+        for part in self._parts:
+            table = self._read(part, ["paper_id", "characters", "split"])
             hashes.append(sample_hashes(table.column("paper_id").to_pylist(), self._seed))
             lengths.append(table.column("characters").to_numpy())
         self._bound = sample_bound(
@@ -149,21 +149,21 @@ class TokenizerSample:
         """Yield the chosen texts in corpus order."""
         from baltoro.data.tokenizer import sample_hashes
 
-        for uri in self._parts:
-            table = self._read(uri, ["paper_id", "split", "text"])
+        for part in self._parts:
+            table = self._read(part, ["paper_id", "split", "text"])
             hashes = sample_hashes(table.column("paper_id").to_pylist(), self._seed)
             for text in table.column("text").filter(pa.array(hashes <= np.uint64(self._bound))).to_pylist():
                 self.size_bytes += len(text.encode())
                 yield text
 
-    def _read(self, uri: str, columns: list[str]) -> pa.Table:
-        table = read_parquet(self._storage, uri, columns)
+    def _read(self, part: PartFile, columns: list[str]) -> pa.Table:
+        table = open_part(self._storage, part).read(columns)
         return table.filter(pa.compute.equal(table.column("split"), "train"))
 
 
-def corpus_parts(corpus: Artifact) -> list[str]:
-    """Return the URIs of a corpus artifact's document parts, in order."""
-    return [corpus.uri_of(entry) for entry in corpus.files("documents/part-")]
+def corpus_parts(corpus: Artifact) -> list[PartFile]:
+    """Return a corpus artifact's document parts, in order."""
+    return [PartFile(corpus.uri_of(entry), entry.sha256) for entry in corpus.files("documents/part-")]
 
 
 def download_folder(storage: Storage, artifact: Artifact, target: Path) -> Path:

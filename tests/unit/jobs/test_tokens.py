@@ -692,15 +692,16 @@ def test_builds_that_would_write_other_bytes_share_no_folder(store):
     assert tokens.work_folder(config_of(), corpus) in folders
 
 
-def test_a_damaged_part_of_the_corpus_is_named(store, tokenizer, tmp_path):
+@pytest.mark.parametrize("from_end", [200, 3000])
+def test_a_damaged_part_of_the_corpus_is_named(store, tokenizer, tmp_path, from_end):
+    """Also where only the footer is, which has no checksum of its own."""
     root, copied = new_root(store, tokenizer, tmp_path)
     corpus = publish_corpus(root, PARTS)
     uri = corpus.uri_of("documents/part-000002.parquet")
-    data = root.storage.read_bytes(uri)
-    column = pq.read_metadata(uri).row_group(0).column(3)
-    place = (column.dictionary_page_offset or column.data_page_offset) + 60
-    root.storage.write_bytes(uri, data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-    with pytest.raises(ArtifactError, match=r"part-000002\.parquet: damaged \(.*; restore the file or build"):
+    data = bytearray(root.storage.read_bytes(uri))
+    data[-min(from_end, len(data) - 8)] ^= 1
+    root.storage.write_bytes(uri, bytes(data))
+    with pytest.raises(ArtifactError, match=r"part-000002\.parquet: damaged: .*; restore the file or build"):
         publish_tokens(root, copied, corpus)
 
 
