@@ -18,10 +18,8 @@ Runs that say nothing, or that stand in many items, lead nowhere; see ``vocabula
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,10 +28,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from baltoro.corpus.decontamination.alignment import Letters, alike, consistent_blocks
 from baltoro.corpus.decontamination.config import MatchConfig
 from baltoro.corpus.decontamination.items import EvaluationItem
-from baltoro.corpus.decontamination.vocabulary import weights_of
-from baltoro.corpus.words import Hashes, Words, ngram_hashes, words_of
+from baltoro.corpus.decontamination.shared_runs import (
+    Clusters,
+    Integers,
+    Windows,
+    clusters_of,
+    windows_of,
+    words_of_all,
+)
+from baltoro.corpus.words import Hashes, Words, words_of
 
 ItemClass = Literal["too_short", "short", "question", "long"]
 ITEM_CLASSES: tuple[ItemClass, ...] = ("too_short", "short", "question", "long")
@@ -41,16 +47,9 @@ ITEM_CLASSES: tuple[ItemClass, ...] = ("too_short", "short", "question", "long")
 
 _TOO_SHORT, _SHORT, _QUESTION, _LONG = range(4)
 
-_Integers = npt.NDArray[np.int64]
-
 _SLICE = 4096
 _WORDS_PER_BLANK = 8
 """What may stand in a copy where the question has a blank to fill."""
-_RAREST_WINDOWS = 4
-"""An item all of whose windows are common keeps so many."""
-_MAX_FILTER_BITS = 24
-_MISPRINT_LETTERS = 5
-_BATCH_CHARACTERS = 4_000_000
 _OPTION_SLACK_WORDS = 24
 _LEAST_COMMON = 0.4
 """Part of a question's words that must be near a shared run at all; cheap to see, so seen first."""
@@ -96,56 +95,6 @@ class _Span(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Windows:
-    """Runs of ``size`` words: sorted hashes, and of each the items and positions that have it."""
-
-    size: int
-    filter: npt.NDArray[np.bool_]
-    hashes: Hashes
-    bounds: npt.NDArray[np.int64]
-    items: npt.NDArray[np.int32]
-    positions: npt.NDArray[np.int32]
-
-    @classmethod
-    def build(cls, size: int, hashes: Hashes, items: _Integers, positions: _Integers) -> _Windows:
-        """Sort windows by hash; the filter tells most other hashes by their top bits alone."""
-        order = np.lexsort((positions, items, hashes))
-        unique, first = np.unique(hashes[order], return_index=True)
-        bits = min(max(int(len(unique) * 16).bit_length(), 8), _MAX_FILTER_BITS)
-        known = np.zeros(1 << bits, np.bool_)
-        known[unique >> np.uint64(64 - bits)] = True
-        return cls(
-            size,
-            known,
-            unique,
-            np.append(first, len(hashes)).astype(np.int64),
-            items[order].astype(np.int32),
-            positions[order].astype(np.int32),
-        )
-
-    def hits(self, hashes: Hashes) -> tuple[_Integers, _Integers, _Integers]:
-        """Return place in the document, item and position in the item of every shared run."""
-        nothing = np.empty(0, np.int64)
-        windows = ngram_hashes(hashes, self.size)
-        if not len(windows) or not len(self.hashes):
-            return nothing, nothing, nothing
-        shift = np.uint64(64 - (len(self.filter).bit_length() - 1))
-        places = np.flatnonzero(self.filter[windows >> shift])
-        found = np.searchsorted(self.hashes, windows[places])
-        found[found == len(self.hashes)] = 0
-        same = self.hashes[found] == windows[places]
-        places, found = places[same], found[same]
-        counts = self.bounds[found + 1] - self.bounds[found]
-        total = int(counts.sum())
-        rows = np.repeat(self.bounds[found] - np.cumsum(counts) + counts, counts) + np.arange(total)
-        return (
-            np.repeat(places, counts),
-            self.items[rows].astype(np.int64),
-            self.positions[rows].astype(np.int64),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class ItemIndex:
     """The items of all sets, ready to be looked for; plain arrays and strings, picklable, to be shared.
 
@@ -160,13 +109,13 @@ class ItemIndex:
     classes: npt.NDArray[np.uint8]
     _words: Hashes
     _weights: npt.NDArray[np.float32]
-    _bounds: _Integers
+    _bounds: Integers
     _options: Hashes
-    _option_bounds: _Integers
-    _options_of_item: _Integers
-    _insertions: _Integers
-    _short: _Windows
-    _long: _Windows
+    _option_bounds: Integers
+    _options_of_item: Integers
+    _insertions: Integers
+    _short: Windows
+    _long: Windows
 
     @classmethod
     def build(cls, items: Sequence[EvaluationItem], config: MatchConfig | None = None) -> ItemIndex:
@@ -177,8 +126,8 @@ class ItemIndex:
             config: what counts as found; the defaults if not given.
         """
         config = config or MatchConfig()
-        words, weights, bounds = _words_of_all([item.text for item in items])
-        options, option_weights, option_bounds = _words_of_all([o for item in items for o in item.options])
+        words, weights, bounds = words_of_all([item.text for item in items])
+        options, option_weights, option_bounds = words_of_all([o for item in items for o in item.options])
         # An option that says nothing ("2", "both") is found beside anything.
         telling = _sums(option_weights, option_bounds) >= 1.0
         owners = np.repeat(np.arange(len(items)), [len(item.options) for item in items])[telling]
@@ -206,7 +155,7 @@ class ItemIndex:
             _option_bounds=np.append(0, np.cumsum(lengths)),
             _options_of_item=np.append(0, np.cumsum(per_item)),
             _insertions=counts // 4 + 1 + _WORDS_PER_BLANK * blanks,
-            _short=_windows_of(
+            _short=windows_of(
                 words,
                 weights,
                 bounds,
@@ -214,7 +163,7 @@ class ItemIndex:
                 size=config.short_window_words,
                 common=config.common_window_items,
             ),
-            _long=_windows_of(
+            _long=windows_of(
                 words,
                 weights,
                 bounds,
@@ -249,7 +198,7 @@ class ItemIndex:
 
     def _find_long(self, words: Words) -> list[Match]:
         size = self._long.size
-        clusters = _clusters(self._long.hits(words.hashes), size, self._bounds)
+        clusters = clusters_of(self._long.hits(words.hashes), size, self._bounds)
         lengths = np.diff(self._bounds)[clusters.items]
         config = self.config
         enough = (clusters.covered >= config.long_item_fraction * lengths) | (
@@ -274,7 +223,7 @@ class ItemIndex:
     # --- questions -------------------------------------------------------------------------------------
 
     def _find_short(self, words: Words, text: str) -> list[Match]:
-        clusters = _clusters(
+        clusters = clusters_of(
             self._short.hits(words.hashes), self._short.size, self._bounds, widest=_WIDEST_CLUSTER
         )
         if not len(clusters.items):
@@ -296,7 +245,7 @@ class ItemIndex:
                 matches.append(match)
         return matches
 
-    def _looks_alike(self, clusters: _Clusters, hashes: Hashes) -> npt.NDArray[np.bool_]:
+    def _looks_alike(self, clusters: Clusters, hashes: Hashes) -> npt.NDArray[np.bool_]:
         """Compare each cluster's question word by word at its two shifts.
 
         One broken word leaves a shared run on one side of it only, perhaps a short one, but the words of
@@ -371,20 +320,20 @@ class ItemIndex:
         )
         if absent > (1 - self.config.stem_with_options_fraction) * content + _BROKEN_WORDS:
             return None
-        blocks = _consistent_blocks(wanted.tolist(), present.tolist(), allowed)
+        blocks = consistent_blocks(wanted.tolist(), present.tolist(), allowed)
         if not blocks:
             return None
         there = np.zeros(len(wanted), np.bool_)
         for position, _, size in blocks:
             there[position : position + size] = True
         first, end = blocks[0][1], blocks[-1][1] + blocks[-1][2]
-        printed = _Letters(self.items[item].text, _words_of_item(self.items[item].text))
-        document = _Letters(text, words, offset)
+        printed = Letters(self.items[item].text, _words_of_item(self.items[item].text))
+        document = Letters(text, words, offset)
         inserted = 0
         for (position, place, size), (next_position, next_place, _) in itertools.pairwise(blocks):
             missing = slice(position + size, next_position)
             between = slice(place + size, next_place)
-            if _alike(printed.of(missing), document.of(between)):
+            if alike(printed.of(missing), document.of(between)):
                 there[missing] = True
             else:
                 inserted += between.stop - between.start
@@ -433,153 +382,9 @@ class ItemIndex:
         return found, last
 
 
-class _Clusters(NamedTuple):
-    """Runs that an item shares with one place of a document, together; arrays with one entry per cluster."""
-
-    items: _Integers
-    covered: _Integers
-    low_shifts: _Integers
-    high_shifts: _Integers
-    first_places: _Integers
-    last_places: _Integers
-
-
-def _clusters(
-    hits: tuple[_Integers, _Integers, _Integers], size: int, bounds: _Integers, *, widest: int | None = None
-) -> _Clusters:
-    """Gather hits of one item whose shifts (place minus position) differ by few words.
-
-    Args:
-        hits: place, item and position of each shared run.
-        size: words per run.
-        bounds: where each item's words begin.
-        widest: if given, no cluster's shifts lie further apart.
-    """
-    places, items, positions = hits
-    if not len(places):
-        return _Clusters(*[np.empty(0, np.int64)] * 6)
-    shifts = places - positions
-    order = np.lexsort((positions, shifts, items))
-    places, items, positions, shifts = places[order], items[order], positions[order], shifts[order]
-    slack = (bounds[items + 1] - bounds[items]) // 4 + 8
-    new = np.ones(len(items), np.bool_)
-    new[1:] = (items[1:] != items[:-1]) | (shifts[1:] - shifts[:-1] > slack[1:])
-    if widest is not None:
-        new[1:] |= shifts[1:] // widest != shifts[:-1] // widest
-    first = np.flatnonzero(new)
-    cluster = np.cumsum(new) - 1
-    last = np.append(first[1:], len(items)) - 1
-    # A list that says "et al 2018" ten times would otherwise be covered by one such place.
-    covered = np.minimum(_united(positions, cluster, first, size), _united(places, cluster, first, size))
-    return _Clusters(
-        items=items[first],
-        covered=covered,
-        low_shifts=shifts[first],
-        high_shifts=shifts[last],
-        first_places=np.minimum.reduceat(places, first),
-        last_places=np.maximum.reduceat(places, first),
-    )
-
-
-def _united(at: _Integers, cluster: _Integers, first: _Integers, size: int) -> _Integers:
-    """Return how many words the runs of each cluster cover together; they start at ``at``."""
-    ordered = at[np.lexsort((at, cluster))]
-    # A run adds what the run before it did not reach.
-    step = np.full(len(ordered), size, np.int64)
-    inside = cluster[1:] == cluster[:-1]
-    step[1:][inside] = np.minimum(ordered[1:] - ordered[:-1], size)[inside]
-    return np.asarray(np.add.reduceat(step, first))
-
-
-def _consistent_blocks(wanted: list[int], present: list[int], allowed: int) -> list[tuple[int, int, int]]:
-    """Return the common runs (position, place, length) in order, without those that stand apart."""
-    matcher = difflib.SequenceMatcher(None, wanted, present, autojunk=False)
-    blocks = [(b.a, b.b, b.size) for b in matcher.get_matching_blocks() if b.size]
-    if not blocks:
-        return []
-    main = max(range(len(blocks)), key=lambda i: blocks[i][2])
-    # Of a word before the longest run the first occurrence was taken, which may belong to another sentence.
-    for i in range(main - 1, -1, -1):
-        position, _, size = blocks[i]
-        run = wanted[position : position + size]
-        nearest = blocks[i + 1][1] - size
-        while present[nearest : nearest + size] != run:
-            nearest -= 1
-        blocks[i] = (position, nearest, size)
-    shift = blocks[main][1] - blocks[main][0]
-    blocks = [block for block in blocks if abs(block[1] - block[0] - shift) <= allowed]
-    while len(blocks) > 1:
-        gaps = [
-            (after[1] - before[1] - before[2]) - (after[0] - before[0] - before[2])
-            for before, after in itertools.pairwise(blocks)
-        ]
-        if sum(gap for gap in gaps if gap > 0) <= allowed:
-            break
-        if blocks[0][2] <= blocks[-1][2]:
-            blocks.pop(0)
-        else:
-            blocks.pop()
-    return blocks
-
-
-class _Letters:
-    """The letters and digits of a text by word: do two texts differ only in where words are cut?"""
-
-    def __init__(self, text: str, words: Words, offset: int = 0) -> None:
-        self._text = text
-        self._words = words
-        self._offset = offset
-
-    def of(self, span: slice) -> str:
-        """Return the letters of some words, numbered from the offset on; none for an empty span."""
-        if span.start >= span.stop:
-            return ""
-        start = int(self._words.starts[self._offset + span.start])
-        return _letters(self._text[start : int(self._words.ends[self._offset + span.stop - 1])])
-
-    def ending(self, end: int, letters: str) -> int:
-        """Return how many words right before ``end`` have these letters, 0 if none do."""
-        for count in range(1, min(end + self._offset, len(letters)) + 1):
-            tried = self.of(slice(end - count, end))
-            if _alike(letters, tried):
-                return count
-            if len(tried) > len(letters):
-                return 0
-        return 0
-
-    def starting(self, first: int, letters: str) -> int:
-        """Return how many words from ``first`` on have these letters, 0 if none do."""
-        for count in range(1, min(len(self._words) - self._offset - first, len(letters)) + 1):
-            tried = self.of(slice(first, first + count))
-            if _alike(letters, tried):
-                return count
-            if len(tried) > len(letters):
-                return 0
-        return 0
-
-
 @lru_cache(maxsize=4096)
 def _words_of_item(text: str) -> Words:
     return words_of(text)
-
-
-def _letters(text: str) -> str:
-    if not text.isascii():
-        text = unicodedata.normalize("NFKD", text)
-    return "".join(filter(str.isalnum, text.casefold()))
-
-
-def _alike(letters: str, others: str) -> bool:
-    """Whether two runs of letters are equal, or, if long enough, differ by a misprint of one letter."""
-    if letters == others:
-        return True
-    if min(len(letters), len(others)) < _MISPRINT_LETTERS or abs(len(letters) - len(others)) > 1:
-        return False
-    same = 0
-    while same < min(len(letters), len(others)) and letters[same] == others[same]:
-        same += 1
-    rest, other_rest = letters[same:], others[same:]
-    return rest[1:] in (other_rest[1:], other_rest) or rest == other_rest[1:]
 
 
 def _find_aligned(area: bytes, wanted: bytes, start: int) -> int:
@@ -601,68 +406,6 @@ def _blanks(text: str) -> int:
     return min(count, 8)
 
 
-def _sums(values: npt.NDArray[np.float32], bounds: _Integers) -> npt.NDArray[np.float64]:
+def _sums(values: npt.NDArray[np.float32], bounds: Integers) -> npt.NDArray[np.float64]:
     total = np.append(0.0, np.cumsum(values, dtype=np.float64))
     return np.asarray(total[bounds[1:]] - total[bounds[:-1]])
-
-
-def _words_of_all(texts: Sequence[str]) -> tuple[Hashes, npt.NDArray[np.float32], _Integers]:
-    """Return hashes and weights of all texts' words, and where each text's begin and the last one's end.
-
-    Joined before they are cut into words: a call for each of 10^5 stems would cost more than the words do.
-    """
-    hashes: list[Hashes] = [np.empty(0, np.uint64)]
-    weights: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)]
-    counts: list[_Integers] = [np.zeros(1, np.int64)]
-    start = 0
-    while start < len(texts):
-        end, size = start, 0
-        while end < len(texts) and (end == start or size + len(texts[end]) < _BATCH_CHARACTERS):
-            size += len(texts[end]) + 1
-            end += 1
-        words = words_of("\n".join(texts[start:end]))
-        ends = np.cumsum([len(text) + 1 for text in texts[start:end]])
-        counts.append(np.diff(np.searchsorted(words.starts, ends), prepend=0))
-        hashes.append(words.hashes)
-        weights.append(weights_of(words))
-        start = end
-    return np.concatenate(hashes), np.concatenate(weights), np.cumsum(np.concatenate(counts))
-
-
-def _windows_of(
-    words: Hashes,
-    weights: npt.NDArray[np.float32],
-    bounds: _Integers,
-    chosen: npt.NDArray[np.bool_],
-    *,
-    size: int,
-    common: int,
-) -> _Windows:
-    """Return the windows of the chosen items that lead to a candidate.
-
-    Args:
-        words: hashes of all items' words.
-        weights: what each of them says.
-        bounds: where each item's words begin.
-        chosen: per item, whether its windows are wanted.
-        size: words per window.
-        common: a window of more items than this is left out, unless it is among its item's rarest.
-    """
-    counts = np.diff(bounds)
-    item_of_word = np.repeat(np.arange(len(counts)), counts)
-    starts = np.arange(max(len(words) - size + 1, 0))
-    owner = item_of_word[starts]
-    inside = starts + size <= bounds[owner + 1]
-    keep = inside & chosen[owner]
-    content = np.append(0.0, np.cumsum(weights, dtype=np.float64))
-    keep &= content[starts + size] - content[starts] > 0
-    hashes = ngram_hashes(words, size)[keep]
-    owner, position = owner[keep], (starts - bounds[owner])[keep]
-    _, group, frequency = np.unique(hashes, return_inverse=True, return_counts=True)
-    # Rank the windows of an item by how many others share them; the rarest stay in any case.
-    order = np.lexsort((position, frequency[group], owner))
-    rank = np.empty(len(order), np.int64)
-    first = np.searchsorted(owner[order], np.arange(len(counts)))
-    rank[order] = np.arange(len(order)) - first[owner[order]]
-    keep = (frequency[group] <= common) | (rank < _RAREST_WINDOWS)
-    return _Windows.build(size, hashes[keep], owner[keep], position[keep])
