@@ -54,7 +54,7 @@ def build_tokens(
     (folder / RECIPE).write_text(recipe_text(papers, folder / "workspace"))
     overrides = () if cpus is None else (f"cluster.local_cpus={cpus}",)
     arguments: list[str | Path] = [COMMAND, "tokens", "build", folder / RECIPE, *overrides, "--json"]
-    return run_watched(arguments, environment or {}, folder / "messages.log")
+    return run_watched(arguments, environment or {}, folder / "messages.log", closely=cpus is None)
 
 
 def recipe_text(papers: Path, workspace: Path) -> str:

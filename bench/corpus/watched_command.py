@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ _NOT_INHERITED = ("RAY_", "MLFLOW_", "BALTORO_", "TOKENIZERS_", "RAYON_")
 """Variables by which a shell, or the other parts of the benchmark, would change what is measured."""
 
 _PATIENCE_SECONDS = 20.0
+_SELDOM_SECONDS = 30.0
+"""Looking at all processes takes a third of a core, too much where time alone is measured on few cores."""
 _STAGE = re.compile(r"(?:^|[\r\n])(\w+): (building|done in) [^\r\n]*(?=[\r\n])")
 _RAY_DAEMONS = ("raylet", "gcs_server")
 _RAY_SCRIPTS = {
@@ -89,13 +92,16 @@ class WatchedRun:
         return sum(self.cpu_seconds_by_process.values())
 
 
-def run_watched(arguments: Sequence[str | Path], environment: dict[str, str], log: Path) -> WatchedRun:
+def run_watched(
+    arguments: Sequence[str | Path], environment: dict[str, str], log: Path, *, closely: bool = True
+) -> WatchedRun:
     """Run ``python ARGUMENTS`` to its end.
 
     Args:
         arguments: what the interpreter runs.
         environment: variables to set.
         log: file that takes what the command says.
+        closely: look at all processes often enough to know their peaks; without it only the time is known.
 
     Raises:
         PlatformError: it ended with an error; quotes the end of what it said.
@@ -117,7 +123,7 @@ def run_watched(arguments: Sequence[str | Path], environment: dict[str, str], lo
         for reader in readers:
             reader.start()
         try:
-            _watch(process, run)
+            _watch(process, run, LOOKS_SECONDS if closely else _SELDOM_SECONDS)
             run.seconds = time.monotonic() - started
         finally:
             _end(process)
@@ -163,13 +169,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         survivor.kill()
 
 
-def _watch(process: subprocess.Popen[bytes], run: WatchedRun) -> None:
+def _watch(process: subprocess.Popen[bytes], run: WatchedRun, pause_seconds: float) -> None:
     looks = 0
     # Only a direct child's end shows in poll(); what it leaves behind is none of this command.
     while process.poll() is None:
         _look(process.pid, run, with_uss=looks % LOOKS_PER_USS == 0)
         looks += 1
-        time.sleep(LOOKS_SECONDS)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(pause_seconds)
 
 
 def _look(root_pid: int, run: WatchedRun, *, with_uss: bool) -> None:

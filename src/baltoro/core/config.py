@@ -394,7 +394,7 @@ def describe_error(model: type[BaseModel], detail: ErrorDetails) -> str:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         return f"{path}: {given} is not allowed; it must be {expected}{hint}"
     if kind == "value_error":
-        return f"{path}: {message}" if path else message
+        return f"{path}: {message}" if path and not message.startswith(path) else message
     return f"{path}: {given} is not allowed: {message[0].lower()}{message[1:]}"
 
 

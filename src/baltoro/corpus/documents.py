@@ -62,6 +62,8 @@ DOCUMENT_SCHEMA = pa.schema(
         ("content_hash", pa.string()),
         ("metadata_row", pa.string()),
         ("contaminated", pa.string()),
+        ("merged_from", pa.string()),
+        ("repeated_bytes_cut", pa.int64()),
         *(SCORE_SCHEMA.field(name) for name in SCORE_SCHEMA.names if name != "characters"),
     ]
 )
@@ -70,7 +72,9 @@ DOCUMENT_SCHEMA = pa.schema(
 ``number`` is the document's place in the listing (:func:`number_of`). ``language`` is what the prose was
 found to be written in, ``declared_language`` what the file says. ``metadata_row`` names the row of the
 source's metadata table that was joined; ``contaminated`` says which evaluation item was found and cut, or
-only reported; both are null where there is nothing to say. Then come the scores of ``corpus/filters``.
+only reported; ``merged_from`` names the parses it is made of, the frame first; ``repeated_bytes_cut`` is the
+size of passages cut because they stand in earlier documents. All are null where there is nothing to say. Then
+come the scores of ``corpus/filters``.
 """
 
 REPEATED = "repeated"

@@ -38,7 +38,9 @@ _PARTITION_BYTES = 32_000_000
 _MOST_PARTITIONS = 1024
 
 
-def run_chunks(function: Any, rows: Sequence[Mapping[str, Any]], *, what: str) -> Iterator[pa.Table]:
+def run_chunks(
+    function: Callable[[pa.Table], pa.Table], rows: Sequence[Mapping[str, Any]], *, what: str
+) -> Iterator[pa.Table]:
     """Map a table-to-table function over rows, one row a task, streaming; yields tables as they come.
 
     Args:
@@ -55,13 +57,25 @@ def run_chunks(function: Any, rows: Sequence[Mapping[str, Any]], *, what: str) -
     context.raise_original_map_exception = True
     keep_console_clean()
     table = pa.Table.from_pylist([dict(row) for row in rows])
-    dataset = ray.data.from_arrow([table.slice(index, 1) for index in range(table.num_rows)])
-    mapped = dataset.map_batches(function, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    # A range is read where it is mapped; of tables in hand Ray would ask each size in a task of its own.
+    dataset = ray.data.range(len(rows), override_num_blocks=len(rows))
+    mapped = dataset.map_batches(_ByPlace(function, table), batch_size=None, batch_format="pyarrow")
     with tqdm(total=len(rows), desc=what, unit="task", leave=False) as bar:
         for reference in mapped.iter_internal_ref_bundles():
             for block_ref in reference.block_refs:
                 bar.update(1)
                 yield ray.get(block_ref)
+
+
+@dataclass(frozen=True)
+class _ByPlace:
+    """Hands a function the rows whose places Ray hands out."""
+
+    function: Callable[[pa.Table], pa.Table]
+    rows: pa.Table
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return self.function(self.rows.take(batch.column("id").combine_chunks()))
 
 
 def keep_console_clean() -> None:

@@ -35,7 +35,7 @@ def corpus_inputs(context: Context) -> dict[str, Any]:
         inputs[f"corpus.sources.{index}.listing"] = listing.digest()
         if listing.source.metadata is not None:
             # The table counts by content, wherever it stands.
-            table = context.storage.read_bytes(listing.source.metadata.uri)
+            table = metadata_bytes(context, index)
             inputs[f"corpus.sources.{index}.metadata.digest"] = hashlib.sha256(table).hexdigest()[:16]
     return inputs
 
@@ -95,6 +95,8 @@ def build_corpus(
         cluster_sizes={int(size): count for size, count in totals.cluster_sizes.items()},
         metadata_rows={name: len(table.rows) for name, table in metadata.items()},
         extends=extends,
+        merged=totals.merged if config.dedup.versions.merge else None,
+        cut=(totals.cut_documents, totals.cut_bytes) if config.dedup.repeated_spans.enabled else None,
     )
     for filename, data in card_files(card).items():
         writer.write_file(f"card/{filename}", data)
@@ -123,6 +125,7 @@ def build_corpus(
         summary["merged"] = totals.merged
     if config.dedup.repeated_spans.enabled:
         summary["repeated_bytes_cut"] = totals.cut_bytes
+        summary["documents_cut"] = totals.cut_documents
     if extends is not None:
         summary["extends"] = extends
         summary["documents"] = figures.kept + extends["documents"]
@@ -137,7 +140,11 @@ def build_corpus(
             **{f"documents_{split}": count for split, count in sorted(figures.splits.items())},
         },
         summary=summary,
-        extra={"documents_by_split": dict(sorted(figures.splits.items()))},
+        extra={
+            "documents_by_split": dict(sorted(figures.splits.items())),
+            "merged": totals.merged,
+            "repeated_bytes_cut": totals.cut_bytes,
+        },
     )
 
 
@@ -236,10 +243,24 @@ def load_metadata(context: Context) -> dict[str, MetadataTable]:
     from baltoro.papers.metadata import MetadataTable
 
     return {
-        source.name: MetadataTable.load(source.metadata, context.storage)
-        for source in context.recipe.corpus.sources
+        source.name: MetadataTable.from_bytes(source.metadata, metadata_bytes(context, index))
+        for index, source in enumerate(context.recipe.corpus.sources)
         if source.metadata is not None
     }
+
+
+def metadata_bytes(context: Context, index: int) -> bytes:
+    """Return the file of a source's metadata table.
+
+    Raises:
+        InputError: it cannot be read; names the setting.
+    """
+    config = context.recipe.corpus.sources[index].metadata
+    assert config is not None, "only sources with a table are asked for it"
+    try:
+        return context.storage.read_bytes(config.uri)
+    except InputError as error:
+        raise InputError(f"corpus.sources.{index}.metadata.uri: {error.message}") from None
 
 
 def refuse_unusable(figures: Figures) -> None:

@@ -172,12 +172,15 @@ def built_verdict(context: Context, paper_id: str) -> dict[str, Any]:
     artifact = plan(context, "corpus")[-1].artifact
     if artifact is None:
         return {"built": "the corpus of this recipe is not built yet"}
-    # Of a changed file the newest part knows best.
-    for part in reversed(part_chain(context.store, artifact)):
-        verdict = verdict_in(part, context.storage, paper_id)
-        if verdict is not None:
-            return {"built": verdict}
-    return {"built": "not among the papers that were read; build the corpus again"}
+    # A file that changed was read by several parts; the newest knows it as it is now.
+    verdicts = [
+        verdict
+        for part in reversed(part_chain(context.store, artifact))
+        if (verdict := verdict_in(part, context.storage, paper_id)) is not None
+    ]
+    if not verdicts:
+        return {"built": "not among the papers that were read; build the corpus again"}
+    return {"built": "; as it was in an earlier part: ".join(verdicts)}
 
 
 def verdict_in(part: Artifact, storage: Storage, paper_id: str) -> str | None:
@@ -185,21 +188,40 @@ def verdict_in(part: Artifact, storage: Storage, paper_id: str) -> str | None:
 
     def rows(name: str) -> list[dict[str, Any]]:
         with storage.open(part.uri_of(name)) as file:
-            found: list[dict[str, Any]] = pq.read_table(
-                file, filters=[("paper_id", "=", paper_id)]
-            ).to_pylist()
+            table = pq.read_table(file, filters=[("paper_id", "=", paper_id)], use_threads=False)
+            found: list[dict[str, Any]] = table.to_pylist()
             return found
 
     if copies := rows("duplicates.parquet"):
         better = " (a build of all papers anew would keep this one)" if copies[0]["ranks_better"] else ""
-        return f"gave way to {copies[0]['kept_paper_id']} as its {copies[0]['kind']} copy{better}"
+        where = " of an earlier part" if copies[0]["kept_earlier"] else ""
+        kept = f"{copies[0]['kept_paper_id']}{where}"
+        return f"gave way to {kept} as its {copies[0]['kind']} copy{better}"
     if rejects := rows("rejects.parquet"):
         return f"rejected: {rejects[0]['reason']}: {rejects[0]['detail']}"
     source, _, key = paper_id.partition("/")
     file_keys = [key, key.rpartition("#")[0]]
     with storage.open(part.uri_of("objects.parquet")) as file:
-        read = pq.read_table(file, filters=[("source", "=", source), ("key", "in", file_keys)])
-    return f"kept in {part.uri}" if read.num_rows else None
+        filters = [("source", "=", source), ("key", "in", file_keys)]
+        read = pq.read_table(file, filters=filters, use_threads=False)
+    return f"kept in {part.uri}{_changed_text(part, storage, paper_id)}" if read.num_rows else None
+
+
+def _changed_text(part: Artifact, storage: Storage, paper_id: str) -> str:
+    """Return how a kept document's text is not its own, where the build merges parses or cuts passages."""
+    if not any(part.manifest.extra.get(name) for name in ("merged", "repeated_bytes_cut")):
+        return ""
+    columns = ["merged_from", "repeated_bytes_cut"]
+    for file in part.files("documents/"):
+        with storage.open(part.uri_of(file)) as stream:
+            filters = [("paper_id", "=", paper_id)]
+            rows = pq.read_table(stream, columns=columns, filters=filters, use_threads=False).to_pylist()
+        if rows:
+            merged, cut = rows[0]["merged_from"], rows[0]["repeated_bytes_cut"]
+            return (f", merged from {merged}" if merged else "") + (
+                f", without {cut:,} bytes of passages that stand in earlier documents" if cut else ""
+            )
+    return ""
 
 
 def describe(explained: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ BASE = "base"
 """Role of the part before, among the parents of a corpus or of a token dataset."""
 
 _SOURCE_KEY = re.compile(r"corpus\.sources\.(\d+)\.(.+)")
+_SET_KEY = re.compile(r"corpus\.decontaminate\.sets\.(\d+)\.")
 _ARRIVING = frozenset({"objects", "listing", "metadata.digest"})
 """Inputs of a source that change as papers arrive."""
 
@@ -69,11 +70,13 @@ class Extension:
         parts: the corpus that is extended, its first part first.
         listings: per source of the recipe, the objects that it does not have.
         differences: how each source's listing differs from what is there.
+        of_other_sources: objects there whose source the recipe does not have any more.
     """
 
     parts: tuple[Artifact, ...]
     listings: tuple[SourceListing, ...]
     differences: tuple[ObjectDifference, ...]
+    of_other_sources: int
 
     @property
     def base(self) -> Artifact:
@@ -104,6 +107,7 @@ class Extension:
             "objects_new": sum(entry.new for entry in self.differences),
             "objects_changed": sum(entry.changed for entry in self.differences),
             "objects_gone": sum(entry.gone for entry in self.differences),
+            "objects_of_other_sources": self.of_other_sources,
         }
 
 
@@ -156,7 +160,8 @@ def extend(
         SourceListing(listing.source, entry.to_read)
         for listing, entry in zip(listings, differences, strict=True)
     ]
-    return Extension(parts, tuple(fresh), tuple(differences))
+    others = known.num_rows - sum(entry.changed + entry.unchanged + entry.gone for entry in differences)
+    return Extension(parts, tuple(fresh), tuple(differences), others)
 
 
 def _latest(store: ArtifactStore, name: str, inputs: Mapping[str, Any]) -> Artifact | None:
@@ -185,9 +190,15 @@ def _named(store: ArtifactStore, extends: str, inputs: Mapping[str, Any]) -> Art
 
 
 def _refusal(artifact: Artifact, changes: Sequence[InputChange]) -> str:
+    shown = [str(change) for change in changes if not _SET_KEY.match(change.key)]
+    sets = {match[1] for change in changes if (match := _SET_KEY.match(change.key))}
+    shown += [
+        f"corpus.decontaminate.sets.{index}: another evaluation set, or with other content"
+        for index in sorted(sets)
+    ]
     return (
-        f"corpus.extends: {artifact.uri} was built with other settings ("
-        + "; ".join(str(change) for change in changes)
+        f"corpus.extends: {artifact.uri} was built with other settings (there -> here: "
+        + "; ".join(shown)
         + "), and parts of one corpus share them; restore them, or set corpus.extends to null to build the "
         "whole corpus anew"
     )
@@ -207,6 +218,7 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[InputChang
     styles = {settings["style"] for settings in sources_before.values()}
     for name in sources_after.keys() - sources_before.keys():
         if sources_after[name]["style"] not in styles:
+            before[f"corpus.sources[{name}].style"] = " or ".join(sorted(styles))
             after[f"corpus.sources[{name}].style"] = sources_after[name]["style"]
     changes = []
     for key in sorted(before.keys() | after.keys()):

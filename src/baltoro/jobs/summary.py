@@ -61,6 +61,15 @@ def _corpus(summary: Mapping[str, Any]) -> list[str]:
         f" + {sum(duplicates.values())} duplicates",
         *([f"rejected: {reasons}"] if reasons else []),
         f"{summary['bytes'] / 1e6:.2f} MB of text; data card: {summary['data_card']}",
+        *([f"{summary['merged']:,} documents merged from two parses"] if "merged" in summary else []),
+        *(
+            [
+                f"{summary['repeated_bytes_cut']:,} bytes cut from {summary['documents_cut']:,} documents, "
+                "since they stand in earlier ones"
+            ]
+            if "documents_cut" in summary
+            else []
+        ),
         *_extends(summary.get("extends"), summary["kept"]),
         *_trial(summary.get("trial")),
         str(summary["artifact"]),
@@ -70,14 +79,15 @@ def _corpus(summary: Mapping[str, Any]) -> list[str]:
 def _extends(extends: Mapping[str, Any] | None, kept: int) -> list[str]:
     if extends is None:
         return []
-    changed, gone = extends["objects_changed"], extends["objects_gone"]
+    changed, gone = extends["objects_changed"], extends["objects_gone"] + extends["objects_of_other_sources"]
     older = extends["older_versions_kept"]
     return [
         f"SNAPSHOT: {extends['objects_new']:,} new files read"
-        + (f" and {changed:,} changed ones" if changed else "")
+        + (f" and {changed:,} changed" if changed else "")
         + f", {extends['objects_unchanged']:,} were there"
         + (f", {gone:,} are no longer listed (their documents stay)" if gone else "")
         + f"; {extends['documents']:,} + {kept:,} = {extends['documents'] + kept:,} documents",
+        "every command that is to use it needs corpus.extends=latest: write it into the recipe",
         *(
             [
                 f"{older:,} gave way to an older version of theirs that ranks lower; corpus.extends=null "

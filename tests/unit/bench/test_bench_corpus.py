@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from baltoro.core.errors import InputError, PlatformError
 from baltoro.corpus.config import CorpusConfig
 from baltoro.jobs.recipe import load_recipe
 from baltoro.testing.collections import Plan, write_collection
-from baltoro.testing.papers import write_papers
 
 ROOT = Path(__file__).parents[3]
 CORPUS = ROOT / "bench" / "corpus"
@@ -330,20 +328,6 @@ def test_the_recipe_of_a_run_is_valid_and_its_sample_does_not_grow(module, tmp_p
     assert recipe.corpus.objects_per_task == runs.FILES_PER_TASK
     assert recipe.tokenizer.sample_fraction * 1e6 <= 1
     assert recipe.tokenizer.sample_min_characters == runs.SAMPLE_CHARACTERS
-
-
-def test_one_worker_is_possible_only_with_the_benchmark_own_start(module, tmp_path):
-    runs = module("collection_runs")
-    write_papers(tmp_path / "papers", 2, formats=("s2orc",))
-    (tmp_path / "recipe.yaml").write_text(runs.recipe_text(tmp_path / "papers", tmp_path / "workspace"))
-    arguments = ["tokens", "build", str(tmp_path / "recipe.yaml"), "cluster.local_cpus=1", "--dry-run"]
-    codes = {
-        start: subprocess.run(
-            [sys.executable, start, *arguments], capture_output=True, check=False
-        ).returncode
-        for start in (runs.COMMAND, runs.WITH_CPUS)
-    }
-    assert codes == {runs.COMMAND: 2, runs.WITH_CPUS: 0}
 
 
 def test_collections_of_two_sizes_are_cut_into_tasks_of_one_size(module, tmp_path):

@@ -240,7 +240,7 @@ def test_what_made_a_stage_stale_is_named(store):
     assert [str(change) for change in changes] == [
         'corpus.dedup: "exact" (new)',
         "corpus.filters.min_words: 50 -> 80",
-        'sources.papers: [["a.xml", 10, "e1"]] (no longer there)',
+        'sources.papers: [["a.xml", 10, "e1"]] (not set now)',
         "stage_version: 1 -> 1.0",
     ]
     assert store.explain_stale("corpus", "geo", INPUTS) == ()

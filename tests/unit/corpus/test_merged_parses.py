@@ -40,7 +40,8 @@ def test_the_document_has_the_frame_of_one_and_the_formulas_of_the_other(
     kept = rows["s/0001.tei.xml"]
     assert FORMULA in kept["text"]
     assert "Ṁ" not in kept["text"]
-    assert kept["format"] == "grobid_tei"
+    assert (kept["format"], kept["merged_from"]) == ("grobid_tei", "s/0001.tei.xml, s/0001.mmd")
+    assert rows["s/0002.mmd"]["merged_from"] is None
     assert merged.table("duplicates.parquet").num_rows == 1
     merged.totals.figures.balance()
 

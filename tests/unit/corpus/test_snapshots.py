@@ -100,7 +100,7 @@ def test_an_older_version_stays_and_the_table_says_that_the_new_one_ranks_better
     second = build(folder, tmp_path / "second", earlier=first.as_earlier())
     (row,) = second.table("duplicates.parquet").to_pylist()
     assert (row["paper_id"], row["kept_paper_id"]) == ("s/published.json", "s/preprint.json")
-    assert row["ranks_better"] is True
+    assert row["ranks_better"] is row["kept_earlier"] is True
     assert second.totals.ranks_better == 1
     assert second.totals.figures.kept == 0
 
@@ -143,6 +143,8 @@ def test_a_passage_of_an_earlier_part_is_cut_from_a_new_paper(build, tmp_path):
     assert shared.strip() in first.documents().column("text")[0].as_py()
     assert "stands in two papers" not in second.documents().column("text")[0].as_py()
     assert second.totals.cut_bytes >= len(shared.strip())
+    assert second.totals.cut_documents == 1
+    assert second.documents().column("repeated_bytes_cut")[0].as_py() == second.totals.cut_bytes
 
 
 def test_a_key_filter_never_misses_a_key_and_passes_few_others():

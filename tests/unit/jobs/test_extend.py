@@ -114,6 +114,19 @@ def test_a_new_source_arrives_whole_and_one_left_out_stays(store, papers, tmp_pa
     (more / "z.md").write_text("# Paper z\n\nText.\n")
     found = extension(store, [listing_of(more, "t")], inputs_of(source(more, "t")))
     assert keys(found) == [["z.md"]]
+    assert found.figures()["objects_of_other_sources"] == 3
+    assert found.figures()["objects_gone"] == 0
+
+
+def test_another_evaluation_set_is_refused_in_one_line(store, papers, tmp_path):
+    publish(store, [listing_of(papers)], inputs_of(source(papers)))
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text('{"question": "Which mineral is the hardest of the scale?"}\n')
+    new = inputs_of(source(papers), decontaminate={"sets": [{"name": "exam", "uri": str(exam)}]})
+    with pytest.raises(ConfigError) as error:
+        extension(store, [listing_of(papers)], new)
+    assert "corpus.decontaminate.sets.0: another evaluation set, or with other content" in error.value.message
+    assert error.value.message.count("decontaminate") == 1
 
 
 def test_other_settings_are_refused_by_name(store, papers):
@@ -139,7 +152,7 @@ def test_a_source_with_another_style_is_refused(store, papers, tmp_path):
     with pytest.raises(ConfigError, match=r'corpus\.sources\[s\]\.style: "k2" -> "galactica"'):
         extension(store, [listing_of(papers)], changed)
     added = inputs_of(source(papers), source(papers, "t", style="galactica"))
-    with pytest.raises(ConfigError, match=r"corpus\.sources\[t\]\.style"):
+    with pytest.raises(ConfigError, match=r'corpus\.sources\[t\]\.style: "k2" -> "galactica"'):
         extension(store, [listing_of(papers)], added)
 
 

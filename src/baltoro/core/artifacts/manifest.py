@@ -126,7 +126,7 @@ class InputChange:
         if self.how == "added":
             return f"{self.key}: {_shown(self.new)} (new)"
         if self.how == "removed":
-            return f"{self.key}: {_shown(self.old)} (no longer there)"
+            return f"{self.key}: {_shown(self.old)} (not set now)"
         return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)}"
 
 

@@ -109,6 +109,8 @@ class DataCard:
         metadata: fit of the metadata table, by source that has one.
         cleaning: rule, what it counts, effects, papers with at least one.
         decontamination: ``None`` if no evaluation set was named.
+        merged: documents made of two parses; ``None`` if the recipe does not merge.
+        cut: documents and bytes of passages cut; ``None`` if the recipe does not cut.
         clusters: the largest groups of copies.
         cluster_sizes: number of groups by number of copies.
         kept_samples: documents drawn at random.
@@ -137,6 +139,8 @@ class DataCard:
     metadata: dict[str, dict[str, int]]
     cleaning: tuple[dict[str, Any], ...]
     decontamination: dict[str, Any] | None
+    merged: int | None
+    cut: dict[str, int] | None
     clusters: tuple[dict[str, Any], ...]
     cluster_sizes: dict[int, int]
     kept_samples: tuple[dict[str, Any], ...]
@@ -161,6 +165,8 @@ class DataCard:
         clusters: Sequence[Mapping[str, Any]] = (),
         cluster_sizes: Mapping[int, int] | None = None,
         extends: Mapping[str, Any] | None = None,
+        merged: int | None = None,
+        cut: tuple[int, int] | None = None,
     ) -> DataCard:
         """Return the card of a finished build.
 
@@ -177,9 +183,11 @@ class DataCard:
             clusters: the largest groups of copies: ``kept``, ``copies``, ``kinds``; both this and the next
                 from :func:`~baltoro.corpus.figures.cluster_figures`.
             cluster_sizes: number of groups by number of copies.
+            merged: documents made of two parses, if the recipe merges them.
+            cut: documents that lost passages of earlier ones and the bytes of these, if the recipe cuts them.
             extends: of a snapshot, what it adds to: ``name``, ``fingerprint`` and ``documents`` of that
-                corpus, ``older_versions_kept``, ``objects_unchanged``, ``objects_new``,
-                ``objects_changed``, ``objects_gone``.
+                corpus, ``older_versions_kept``, ``objects_unchanged``, ``objects_new``, ``objects_changed``,
+                ``objects_gone``, ``objects_of_other_sources``.
         """
         sources = figures.in_order()
         reasons = figures.rejected
@@ -218,6 +226,8 @@ class DataCard:
             decontamination=_decontamination(figures, evaluation_sets, items_too_short, canaries)
             if evaluation_sets
             else None,
+            merged=merged,
+            cut=None if cut is None else {"documents": cut[0], "bytes": cut[1]},
             clusters=tuple(dict(cluster) for cluster in clusters),
             cluster_sizes=dict(sorted((cluster_sizes or {}).items())),
             kept_samples=tuple(figures.sample("kept")),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import model_validator
 
 from baltoro.core.config import StrictModel, result, section
+from baltoro.papers.config import InputFormat
 
 KeepCriterion = Literal["full_text", "published", "structure", "format", "length", "newest"]
 
@@ -49,11 +50,12 @@ class KeepConfig(StrictModel):
                     f"corpus.dedup.keep.{name}: {twice[0]!r} stands twice; name each once, the most "
                     "preferred first"
                 )
-        if len(self.formats) > 30:
-            raise ValueError(
-                f"corpus.dedup.keep.formats: {len(self.formats)} formats, at most 30 are allowed; leave out "
-                "those that the sources do not have"
-            )
+        known = [name for name in get_args(InputFormat) if name != "auto"]
+        for name in self.formats:
+            if name not in known:
+                raise ValueError(
+                    f"corpus.dedup.keep.formats: {name!r} is no input format; they are {', '.join(known)}"
+                )
         return self
 
 
@@ -97,6 +99,11 @@ class VersionConfig(StrictModel):
             raise ValueError(
                 "corpus.dedup.versions: enabled, but doi, title_and_first_author and file_stem are false and "
                 "metadata_key is null, so no version can be found; switch one on or set enabled to false"
+            )
+        if self.merge and not self.enabled:
+            raise ValueError(
+                "corpus.dedup.versions.merge: true, but corpus.dedup.versions.enabled is false, so there are "
+                "no versions to merge; set enabled to true or merge to false"
             )
         return self
 
@@ -153,7 +160,9 @@ class NearDuplicateConfig(StrictModel):
 class RepeatedSpanConfig(StrictModel):
     """Passages that several documents share, cut from all but the first (Galactica, appendix A.2)."""
 
-    enabled: bool = result(False, "cut passages that stood in an earlier document")
+    enabled: bool = result(
+        False, "cut passages that stand in an earlier document, in the order of sources and files"
+    )
     min_bytes: int = result(100, "shorter passages may repeat, in bytes of UTF-8", ge=16)
     boundary: Literal["paragraph", "line"] = result(
         "paragraph", "what is cut whole; by line also items of a list and rows of a table are"

@@ -152,6 +152,25 @@ def cut_spans(text: str, spans: Sequence[tuple[int, int]], config: RepeatedSpanC
     return CutText(left if merged else text, tuple((start, end) for start, end in merged), cut_bytes)
 
 
+_HEADING = re.compile(r"(#{1,6}) \S.*")
+
+
+def without_empty_headings(text: str) -> str:
+    """Return a rendered text without the headings that nothing follows but one of their own rank or above."""
+    paragraphs = text.split("\n\n")
+    kept: list[str] = []
+    # From the end, so that a heading above one that goes is judged by what is left.
+    next_level: int | None = 0
+    for paragraph in reversed(paragraphs):
+        match = _HEADING.fullmatch(paragraph)
+        level = len(match[1]) if match else None
+        if level is not None and next_level is not None and level >= next_level:
+            continue
+        kept.append(paragraph)
+        next_level = level
+    return "\n\n".join(reversed(kept))
+
+
 def _joined(before: str, after: str) -> str:
     """Return two texts with one of the line breaks at their seam, the longer one."""
     head, tail = before.rstrip("\n"), after.lstrip("\n")

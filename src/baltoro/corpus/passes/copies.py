@@ -104,6 +104,7 @@ class DecideTask(Task):
                 "kept_paper_id": names.take(pa.array(kept[new])),
                 "kind": pa.array(kinds[clusters.levels[new]].tolist(), pa.string()),
                 "cluster": names.take(pa.array(np.searchsorted(clusters.documents, clusters.clusters)[new])),
+                "kept_earlier": members.settled[kept][new],
                 "ranks_better": (members.ranks < members.ranks[kept])[new],
                 "frame": frames.filter(pa.array(new)),
                 "donor": donors.filter(pa.array(new)),

@@ -81,7 +81,9 @@ def _merged(build: Build, document: Mapping[str, Any], frame: int, donor: int) -
     if judged.document is None:
         assert judged.reject is not None, "a paper becomes a document or a reject"
         return judged.reject
-    return judged.document
+    # The format is what was read under its name; what else is in it is said beside it.
+    merged_from = f"{base.paper_id}, {other.paper_id}"
+    return {**judged.document, "format": document["format"], "merged_from": merged_from}
 
 
 def _read_again(build: Build, number: int) -> Paper:

@@ -18,6 +18,7 @@ from baltoro.corpus.work import Task, pieces_file
 from baltoro.papers.schema import REJECT_SCHEMA
 
 _ROWS_AT_ONCE = 1 << 14
+_NUMBERS = ("merged", "cut_documents", "cut_bytes", "ranks_better")
 _JSON_FIELDS = ("files", "cleaned", "cleaned_papers", "canaries", "clusters", "cluster_sizes")
 
 
@@ -32,7 +33,8 @@ class Totals:
         cleaned_papers: papers with an effect, by rule.
         canaries: ``planted`` and ``found`` by length, and the ``missed``.
         merged: documents made of two parses.
-        cut_bytes: bytes of passages that stood in earlier documents.
+        cut_documents: documents that lost passages because they stand in earlier ones.
+        cut_bytes: bytes of these passages.
         ranks_better: documents that gave way to a worse one of an earlier part.
         clusters: the largest groups of copies.
         cluster_sizes: number of groups by number of copies.
@@ -44,6 +46,7 @@ class Totals:
     cleaned_papers: dict[str, int] = field(default_factory=dict)
     canaries: dict[str, Any] = field(default_factory=dict)
     merged: int = 0
+    cut_documents: int = 0
     cut_bytes: int = 0
     ranks_better: int = 0
     clusters: list[dict[str, Any]] = field(default_factory=list)
@@ -72,6 +75,7 @@ class TablesTask(Task):
             totals.files += json.loads(row["files"])
             totals.merged += counts["merged"]
             totals.cut_bytes += counts["cut_bytes"]
+            totals.cut_documents += counts["cut_documents"]
             cleaned.update(counts["cleaned"])
             cleaned_papers.update(counts["cleaned_papers"])
             planted.update(counts["canaries"]["planted"])
@@ -94,7 +98,7 @@ class TablesTask(Task):
             self._write("objects.parquet", area.batches(LISTING, 0, _ROWS_AT_ONCE), LISTING_SCHEMA),
         ]
         row = {name: json.dumps(getattr(totals, name)) for name in _JSON_FIELDS}
-        numbers = {name: getattr(totals, name) for name in ("merged", "cut_bytes", "ranks_better")}
+        numbers = {name: getattr(totals, name) for name in _NUMBERS}
         area.write(
             "tables", index, pa.Table.from_pylist([row | numbers | {"figures": totals.figures.to_json()}])
         )
@@ -113,8 +117,6 @@ def read_totals(build: Build) -> Totals:
     row = build.area.read("tables", 0).to_pylist()[0]
     return Totals(
         figures=Figures.from_json(row["figures"]),
-        merged=row["merged"],
-        cut_bytes=row["cut_bytes"],
-        ranks_better=row["ranks_better"],
+        **{name: row[name] for name in _NUMBERS},
         **{name: json.loads(row[name]) for name in _JSON_FIELDS},
     )

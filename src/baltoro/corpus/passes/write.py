@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from baltoro.core.storage import join
 from baltoro.corpus.dedup.keys import signature_schema
-from baltoro.corpus.dedup.repeated_spans import cut_spans
+from baltoro.corpus.dedup.repeated_spans import cut_spans, without_empty_headings
 from baltoro.corpus.documents import DOCUMENT_SCHEMA, judge_again
 from baltoro.corpus.figures import figures_of
 from baltoro.corpus.passes.build import Build
@@ -47,9 +47,9 @@ class WriteTask(Task):
         build, area = self.build, self.build.area
         cutting = build.config.dedup.repeated_spans.enabled
         chunk = _staged(build, index) if cutting else kept_chunk(build, index)
-        cut_bytes = 0
         if cutting:
-            chunk, cut_bytes = without_repeats(build, index, chunk)
+            chunk = without_repeats(build, index, chunk)
+        cut = chunk.documents.column("repeated_bytes_cut")
         hashes = chunk.documents.column("content_hash").to_pylist()
         splits = pa.array([split_of(hashed, build.config.splits) for hashed in hashes], pa.string())
         part = chunk.documents.append_column("split", splits).cast(CORPUS_SCHEMA)
@@ -67,7 +67,14 @@ class WriteTask(Task):
         row = {
             "files": json.dumps(files),
             "figures": figures_of(records, chunk.gone, metadata_rows=build.metadata_rows).to_json(),
-            "counts": json.dumps(counts | {"merged": chunk.merged, "cut_bytes": cut_bytes}),
+            "counts": json.dumps(
+                counts
+                | {
+                    "merged": chunk.merged,
+                    "cut_bytes": pa.compute.sum(cut).as_py() or 0,
+                    "cut_documents": len(cut) - cut.null_count,
+                }
+            ),
         }
         area.write("written", index, pa.Table.from_pylist([row]))
 
@@ -82,26 +89,27 @@ class WriteTask(Task):
         }
 
 
-def without_repeats(build: Build, index: int, chunk: KeptChunk) -> tuple[KeptChunk, int]:
-    """Cut from a chunk's documents what stands in earlier ones; returns also how many bytes were cut."""
+def without_repeats(build: Build, index: int, chunk: KeptChunk) -> KeptChunk:
+    """Cut from a chunk's documents what stands in earlier ones, and headings that are left without text."""
     cuts = cuts_of(build, index)
     rows: list[Mapping[str, Any]] = []
     refused: list[dict[str, Any]] = []
-    cut_bytes = 0
     for document in chunk.documents.to_pylist():
         spans = cuts.get(document["number"])
         outcome: Mapping[str, Any] | Reject = document
         if spans:
             cut = cut_spans(document["text"], spans, build.config.dedup.repeated_spans)
-            cut_bytes += cut.cut_bytes
-            outcome = judge_again(document, cut.text, build.config)
+            judged = judge_again(document, without_empty_headings(cut.text), build.config)
+            outcome = (
+                judged if isinstance(judged, Reject) else {**judged, "repeated_bytes_cut": cut.cut_bytes}
+            )
         if isinstance(outcome, Reject):
             refused.append(reject_record(outcome, document))
         else:
             rows.append(outcome)
     documents = pa.Table.from_pylist(rows, schema=DOCUMENT_SCHEMA)
     late = complete(pa.Table.from_pylist(refused)) if refused else complete(pa.table({}))
-    return KeptChunk(documents, chunk.gone, pa.concat_tables([chunk.refused, late]), chunk.merged), cut_bytes
+    return KeptChunk(documents, chunk.gone, pa.concat_tables([chunk.refused, late]), chunk.merged)
 
 
 def final_records(read: pa.Table, part: pa.Table, chunk: KeptChunk) -> pa.Table:

@@ -364,7 +364,7 @@ def test_cleaning_decontamination_and_groups_of_copies_are_shown():
     assert card.decontamination["recall_of_8_or_more_words"] == 0.98
     _, text = page_of(card)
     assert "geobench 9 12" in text
-    assert "Documents dropped: 1, cut: 1, only reported: 0. 4 items are too short" in text
+    assert "Documents dropped: 1, cut: 1, only reported: 0. Of the items, 4 are too short" in text
     assert "geo/c cut: geobench/1 in “which rock”" in text
     assert "words 8 to 12 50 49" in text
     assert "Of those of 8 or more words 98.0 % were found." in text
@@ -390,12 +390,24 @@ def test_a_snapshot_says_what_it_extends():
     extends = {
         "name": "geo", "fingerprint": "fedcba98", "documents": 1234, "older_versions_kept": 3,
         "objects_unchanged": 90, "objects_new": 8, "objects_changed": 2, "objects_gone": 1,
+        "objects_of_other_sources": 7,
     }  # fmt: skip
     _, text = page_of(make_card(extends=extends))
     assert "It adds to the corpus geo ( fedcba98 ) with 1,234 documents" in text
     assert "files unchanged, not read again 90 files new since 8 files changed since, read anew 2" in text
     assert "older versions kept that a build from nothing would replace 3" in text
+    assert "files of sources that the recipe has no more, their documents stay 7" in text
+    assert "of earlier parts +" in text
     assert "What this corpus extends" not in page_of(make_card())[1]
+
+
+def test_merged_parses_and_cut_passages_are_told_where_the_recipe_asks_for_them():
+    _, text = page_of(make_card(merged=6, cut=(4, 1348)))
+    assert "6 documents are made of two parses of one paper" in text
+    assert "1,348 bytes were cut from 4 documents" in text
+    plain = page_of(make_card())[1]
+    assert "two parses" not in plain
+    assert "bytes were cut" not in plain
 
 
 def test_samples_are_shown_with_their_beginning():

@@ -24,7 +24,7 @@ from baltoro.corpus.dedup.config import DedupConfig, KeepConfig, NearDuplicateCo
         ),
         (KeepConfig, {"formats": ("jats", "tei", "jats")}, r"keep\.formats: 'jats' stands twice"),
         (KeepConfig, {"order": ("length", "length")}, r"keep\.order: 'length' stands twice"),
-        (KeepConfig, {"formats": tuple(map(str, range(31)))}, r"31 formats, at most 30"),
+        (KeepConfig, {"formats": ("jats", "tei")}, r"keep\.formats: 'tei' is no input format"),
         (NearDuplicateConfig, {"threshold": 0.0}, "greater than 0"),
         (DedupConfig, {"exakt": True}, "exakt"),
     ],
@@ -50,3 +50,15 @@ def test_a_near_search_that_is_off_needs_no_working_bands():
 def test_a_wrong_name_is_answered_with_its_path():
     with pytest.raises(ConfigError, match=r"near\.treshold"):
         decode(DedupConfig, {"near": {"treshold": 0.5}}, "recipe.yaml")
+
+
+def test_versions_that_are_not_found_cannot_be_merged():
+    with pytest.raises(ValueError, match=r"corpus\.dedup\.versions\.merge: true, but .*enabled is false"):
+        DedupConfig(versions={"enabled": False, "merge": True})
+
+
+def test_a_preferred_format_must_be_one():
+    with pytest.raises(
+        ValueError, match=r"corpus\.dedup\.keep\.formats: 'tei' is no input format; they are .*jats"
+    ):
+        DedupConfig(keep={"formats": ["tei"]})

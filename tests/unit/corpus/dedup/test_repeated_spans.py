@@ -17,6 +17,7 @@ from baltoro.corpus.dedup.repeated_spans import (
     find_repeats,
     span_keys,
     spans_by_document,
+    without_empty_headings,
 )
 
 CONFIG = RepeatedSpanConfig(enabled=True)
@@ -150,3 +151,16 @@ def test_the_printed_form_of_a_conference_is_cut_from_real_papers(real_papers):
     passages = {texts[n][a:b] for n, cut in enumerate(cuts) for a, b in cut.cut}
     assert any("Guidelines:" in passage or "NeurIPS" in passage for passage in passages)
     assert seconds / megabytes < 0.5
+
+
+def test_headings_that_a_cut_left_without_text_go_and_no_others():
+    text = (
+        "# Title\n\n## Abstract\n\nIce.\n\n## 1 Setting\n\n## 2 Methods\n\n### 2.1 Data\n\nCores.\n\n## 3 X"
+    )
+    assert without_empty_headings(text) == (
+        "# Title\n\n## Abstract\n\nIce.\n\n## 2 Methods\n\n### 2.1 Data\n\nCores."
+    )
+    assert without_empty_headings("# Title\n\n## One\n\n### Two") == ""
+    assert (
+        without_empty_headings("No headings here.\n\n#hash is none") == "No headings here.\n\n#hash is none"
+    )
