@@ -41,11 +41,11 @@ _MOST_PARTITIONS = 1024
 def run_chunks(
     function: Callable[[pa.Table], pa.Table], rows: Sequence[Mapping[str, Any]], *, what: str
 ) -> Iterator[pa.Table]:
-    """Map a table-to-table function over rows, one row a task, streaming; yields tables as they come.
+    """Map a table-to-table function over rows, streaming; yields tables as they come.
 
     Args:
-        function: takes an Arrow table of one row, returns an Arrow table.
-        rows: plain values, one task each.
+        function: takes an Arrow table of some rows, returns one of as many.
+        rows: plain values, a task of ours each.
         what: shown beside the progress bar.
     """
     if not rows:
@@ -58,13 +58,28 @@ def run_chunks(
     keep_console_clean()
     table = pa.Table.from_pylist([dict(row) for row in rows])
     # A range is read where it is mapped; of tables in hand Ray would ask each size in a task of its own.
-    dataset = ray.data.range(len(rows), override_num_blocks=len(rows))
+    dataset = ray.data.range(len(rows), override_num_blocks=blocks_for(len(rows)))
     mapped = dataset.map_batches(_ByPlace(function, table), batch_size=None, batch_format="pyarrow")
     with tqdm(total=len(rows), desc=what, unit="task", leave=False) as bar:
         for reference in mapped.iter_internal_ref_bundles():
             for block_ref in reference.block_refs:
-                bar.update(1)
-                yield ray.get(block_ref)
+                block = ray.get(block_ref)
+                bar.update(block.num_rows)
+                yield block
+
+
+_BLOCKS_PER_CPU = 16
+_MOST_ROWS_PER_BLOCK = 64
+
+
+def blocks_for(rows: int) -> int:
+    """Return how many of Ray's tasks do some rows.
+
+    Between two of its tasks a CPU waits for about a tenth of a second, so short ones of ours share one; but
+    each CPU gets enough of them that none works alone for long in the end.
+    """
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    return min(rows, max(_BLOCKS_PER_CPU * cpus, -(-rows // _MOST_ROWS_PER_BLOCK)))
 
 
 @dataclass(frozen=True)
