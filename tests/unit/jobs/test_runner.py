@@ -408,9 +408,11 @@ def test_a_stage_that_fails_publishes_nothing_and_ends_both_runs_as_failed(
 def test_more_workers_than_the_machine_can_hold_are_refused(load):
     many = "cluster.workers=640", "pretrain.global_batch_tokens=655360"
     with pytest.raises(ConfigError, match=r"cluster.workers: 640 processes are too many for the \d+ CPUs"):
-        plan(Context(load(*many)), "corpus")
-    plan(Context(load(*many, "cluster.local_cpus=642")), "corpus")
-    plan(Context(load(*many, "cluster.address=10.0.0.1:6379")), "corpus")
+        plan(Context(load(*many)), "pretrain")
+    plan(Context(load(*many, "cluster.local_cpus=642")), "pretrain")
+    plan(Context(load(*many, "cluster.address=10.0.0.1:6379")), "pretrain")
+    # What trains nothing has no workers to hold.
+    plan(Context(load(*many)), "tokens")
 
 
 def test_a_metadata_table_is_looked_into(load, workplace):
