@@ -175,8 +175,7 @@ def test_too_few_logical_cpus_are_refused_not_waited_for(
     command, recipe_file, tracking_uri, root, some_papers
 ):
     process = command(
-        "corpus",
-        "build",
+        "pretrain",
         str(recipe_file),
         f"tracking.uri={tracking_uri}",
         f"storage.root={root}",

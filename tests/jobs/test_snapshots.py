@@ -114,7 +114,7 @@ def test_explain_finds_papers_of_every_part(snapshot, load_tiny):
     found = {name: explain_paper(context, f"papers/{name}.md")["built"] for name in ("03", "23", "copy")}
     assert found["03"] == f"kept in {first['corpus']['artifact']}"
     assert found["23"] == f"kept in {second['corpus']['artifact']}"
-    assert found["copy"] == "gave way to papers/03.md as its exact copy"
+    assert found["copy"] == "gave way to papers/03.md of an earlier part as its exact copy"
 
 
 def test_token_budgets_are_about_the_whole_and_refused(snapshot, load_tiny):

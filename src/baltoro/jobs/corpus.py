@@ -272,7 +272,9 @@ def refuse_unusable(figures: Figures) -> None:
     rejected = figures.rejected
     if not figures.papers_read or sum(rejected.values()) < figures.papers_read:
         return
-    examples = [f"{row['uri']}: {row['reason']} ({row['detail']})" for row in figures.sample("rejects")[:3]]
+    examples = [
+        f"{row['paper_id']}: {row['reason']} ({row['detail']})" for row in figures.sample("rejects")[:3]
+    ]
     raise InputError(
         f"none of the {figures.papers_read} records of corpus.sources can be used: "
         + ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
