@@ -158,26 +158,13 @@ def test_a_node_that_dies_while_it_builds_changes_nothing(
     assert checksums(str(tmp_path)) == on_one_node
 
 
-ON_ONE_CPU = """
-import sys
-import baltoro.jobs.cluster
-
-# The CPUs that training needs beside the data tasks; none of that runs here.
-baltoro.jobs.cluster.SPARE_CPUS = 0
-
-from baltoro.cli import main
-
-main(sys.argv[1:])
-"""
-
-
 def test_a_build_on_one_cpu_ends(on_one_node, papers, settings, recipe_file, tmp_path):
     line = ["tokens", "build", str(recipe_file), *settings, "cluster.local_cpus=1"]
     done = subprocess.run(
         [
             sys.executable,
-            "-c",
-            ON_ONE_CPU,
+            "-m",
+            "baltoro.cli",
             *line,
             f"storage.root={tmp_path}",
             f"corpus.sources.0.uri={papers}",
