@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 from tqdm import tqdm
@@ -36,19 +37,19 @@ from baltoro.papers.metadata import MetadataTable
 
 _PARTITION_BYTES = 32_000_000
 _MOST_PARTITIONS = 1024
+_BLOCKS_PER_CPU = 16
+_MOST_TASKS_PER_BLOCK = 64
 
 
-def run_chunks(
-    function: Callable[[pa.Table], pa.Table], rows: Sequence[Mapping[str, Any]], *, what: str
-) -> Iterator[pa.Table]:
-    """Map a table-to-table function over rows, streaming; yields tables as they come.
+def run_chunks(task: Task, indices: Sequence[int], *, what: str) -> Iterator[pa.Table]:
+    """Do some tasks of a pass, streaming; yields tables of their numbers (``index``) as they are done.
 
     Args:
-        function: takes an Arrow table of some rows, returns one of as many.
-        rows: plain values, a task of ours each.
+        task: does them.
+        indices: their numbers.
         what: shown beside the progress bar.
     """
-    if not rows:
+    if not indices:
         return
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -56,11 +57,11 @@ def run_chunks(
     # What a task raises must reach the command line as it is, not as the text of a wrapper.
     context.raise_original_map_exception = True
     keep_console_clean()
-    table = pa.Table.from_pylist([dict(row) for row in rows])
     # A range is read where it is mapped; of tables in hand Ray would ask each size in a task of its own.
-    dataset = ray.data.range(len(rows), override_num_blocks=blocks_for(len(rows)))
-    mapped = dataset.map_batches(_ByPlace(function, table), batch_size=None, batch_format="pyarrow")
-    with tqdm(total=len(rows), desc=what, unit="task", leave=False) as bar:
+    dataset = ray.data.range(len(indices), override_num_blocks=blocks_for(len(indices)))
+    numbered = _ByPlace(task, np.array(indices))
+    mapped = dataset.map_batches(numbered, batch_size=None, batch_format="pyarrow")
+    with tqdm(total=len(indices), desc=what, unit="task", leave=False) as bar:
         for reference in mapped.iter_internal_ref_bundles():
             for block_ref in reference.block_refs:
                 block = ray.get(block_ref)
@@ -68,29 +69,25 @@ def run_chunks(
                 yield block
 
 
-_BLOCKS_PER_CPU = 16
-_MOST_ROWS_PER_BLOCK = 64
-
-
-def blocks_for(rows: int) -> int:
-    """Return how many of Ray's tasks do some rows.
+def blocks_for(tasks: int) -> int:
+    """Return how many of Ray's tasks do some of ours.
 
     Between two of its tasks a CPU waits for about a tenth of a second, so short ones of ours share one; but
     each CPU gets enough of them that none works alone for long in the end.
     """
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    return min(rows, max(_BLOCKS_PER_CPU * cpus, -(-rows // _MOST_ROWS_PER_BLOCK)))
+    return min(tasks, max(_BLOCKS_PER_CPU * cpus, -(-tasks // _MOST_TASKS_PER_BLOCK)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _ByPlace:
-    """Hands a function the rows whose places Ray hands out."""
+    """Does the tasks whose places among ``indices`` Ray hands out."""
 
-    function: Callable[[pa.Table], pa.Table]
-    rows: pa.Table
+    task: Task
+    indices: npt.NDArray[np.int64]
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return self.function(self.rows.take(batch.column("id").combine_chunks()))
+        return self.task(pa.table({"index": self.indices[batch.column("id").to_numpy()]}))
 
 
 def keep_console_clean() -> None:
@@ -190,7 +187,7 @@ def build_documents(  # noqa: PLR0917  (each is a thing of its own that the call
         earlier=earlier,
     )
     for step in passes_of(build):
-        run_pass(area, step.name, step.task, [{"index": n} for n in range(step.tasks)], what=step.what)
+        run_pass(area, step.name, step.task, step.tasks, what=step.what)
     totals = read_totals(build)
     totals.figures.balance()
     for file in totals.files:
@@ -198,15 +195,8 @@ def build_documents(  # noqa: PLR0917  (each is a thing of its own that the call
     return totals
 
 
-def run_pass(
-    area: WorkArea,
-    name: str,
-    function: Callable[[pa.Table], pa.Table],
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    what: str,
-) -> None:
-    """Run the tasks of a pass whose file is not there yet."""
+def run_pass(area: WorkArea, name: str, task: Task, tasks: int, *, what: str) -> None:
+    """Run those of a pass's tasks whose file is not there yet."""
     finished = area.finished(name)
-    for _ in run_chunks(function, [row for row in rows if row["index"] not in finished], what=what):
+    for _ in run_chunks(task, [index for index in range(tasks) if index not in finished], what=what):
         pass

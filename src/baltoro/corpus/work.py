@@ -28,7 +28,7 @@ from baltoro.core.storage import Storage, join
 from baltoro.corpus.dedup.keys import partition_of
 
 STAGING = "staging"
-"""Sub-folder of a corpus writer's folder for what passes hand over; removed once the corpus is published."""
+"""Sub-folder of a writer's folder for what passes hand over; removed once the artifact is published."""
 
 _SUFFIX = ".parquet"
 _ROWS_PER_GROUP = 1024
@@ -116,10 +116,6 @@ class WorkArea:
         with self.storage.open(self.place(name, index)) as file:
             return int(pq.read_metadata(file).num_rows)
 
-    def delete(self, name: str) -> None:
-        """Remove the files of a pass."""
-        self.storage.delete_folder(join(self.uri, name))
-
     def write_partitions(self, name: str, index: int, rows: pa.Table, partitions: int) -> None:
         """Write rows sorted by the partition of their ``key``, so that each can be read alone."""
         place = partition_of(rows.column("key").to_numpy(), partitions)
@@ -184,7 +180,7 @@ def open_part(storage: Storage, part: PartFile) -> pq.ParquetFile:
 
 @contextmanager
 def pieces_file(
-    tables: Iterable[pa.Table], schema: pa.Schema, rows_per_group: int = _ROWS_PER_GROUP
+    tables: Iterable[pa.Table], schema: pa.Schema, rows_per_group: int
 ) -> Iterator[tuple[Path, int]]:
     """Write a table that comes in pieces to a temporary file; how it is cut does not show in the bytes.
 
@@ -199,6 +195,17 @@ def pieces_file(
                 writer.write_table(table)
                 rows += table.num_rows
         yield path, rows
+
+
+def write_table_file(
+    storage: Storage, uri: str, tables: Iterable[pa.Table], schema: pa.Schema, rows_per_group: int
+) -> dict[str, Any]:
+    """Write a final file from a table in pieces; returns its ``rows``, ``size_bytes`` and ``sha256``."""
+    with pieces_file(tables, schema, rows_per_group) as (path, rows):
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        storage.upload_file(path, uri)
+        return {"rows": rows, "size_bytes": path.stat().st_size, "sha256": sha256}
 
 
 def regrouped(tables: Iterable[pa.Table], rows: int, schema: pa.Schema) -> Iterator[pa.Table]:

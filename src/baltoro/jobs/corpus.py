@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.errors import InputError
-from baltoro.core.storage import join
 from baltoro.corpus.decontamination.cut import CONTAMINATED
 from baltoro.corpus.dedup.clusters import LEVELS
-from baltoro.corpus.work import STAGING
 from baltoro.jobs.extend import CORPUS_VERSION, corpus_settings
-from baltoro.jobs.stages import Context, Stage, StageOutput
+from baltoro.jobs.stages import Context, Stage, StageOutput, remove_staging
 from baltoro.tracking.mlflow import StageRun, Tracker
 
 if TYPE_CHECKING:
@@ -292,7 +290,7 @@ def finish_corpus(
     What the passes of the build handed to each other is removed, also if an earlier command could not.
     """
     del tracker, run
-    context.storage.delete_folder(join(artifact.uri, artifact.manifest.writer, STAGING))
+    remove_staging(context, artifact)
     return {"data_card": artifact.uri_of("card/index.html")}
 
 

@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from baltoro.core.artifacts import Artifact, ArtifactStore, ArtifactWriter
-from baltoro.core.storage import Storage
+from baltoro.core.storage import Storage, join
 from baltoro.corpus.listing import SourceListing, list_sources, sample_listings
+from baltoro.corpus.work import STAGING
 from baltoro.jobs.extend import CORPUS_VERSION, Extension, corpus_settings, extend
 from baltoro.jobs.recipe import Recipe
 from baltoro.tracking.mlflow import StageRun, Tracker
@@ -73,6 +74,11 @@ class StageOutput:
     counts: Mapping[str, int]
     summary: Mapping[str, Any]
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def remove_staging(context: Context, artifact: Artifact) -> None:
+    """Remove what the passes of a build handed to each other; the artifact is published."""
+    context.storage.delete_folder(join(artifact.uri, artifact.manifest.writer, STAGING))
 
 
 def _recipe_name(context: Context) -> str:

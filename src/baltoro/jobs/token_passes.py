@@ -18,7 +18,6 @@ something of all documents: about 80 bytes for each, and 32 for each row of the 
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
 import json
 import os
@@ -37,7 +36,7 @@ import pyarrow.compute as pc
 from baltoro.core.artifacts import Artifact
 from baltoro.core.errors import ArtifactError
 from baltoro.core.storage import Storage, join
-from baltoro.corpus.work import PartFile, Task, WorkArea, open_part, pieces_file, read_parquet, regrouped
+from baltoro.corpus.work import PartFile, Task, WorkArea, open_part, read_parquet, regrouped, write_table_file
 from baltoro.data.config import DataConfig
 from baltoro.data.pack import assemble_rows
 from baltoro.data.plan import SPLITS, Documents, Exchange, IntArray, place_rows, plan_blocks, plan_group
@@ -518,11 +517,7 @@ class PapersTask(Task):
             with_merged(table, duplicates)
             for table in regrouped(tables, _PAPERS_PER_ROW_GROUP, _RECORD_SCHEMA)
         )
-        with pieces_file(papers, PAPERS_SCHEMA, _PAPERS_PER_ROW_GROUP) as (path, rows):
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            record = {"rows": rows, "size_bytes": path.stat().st_size, "sha256": sha256}
-            self.storage.upload_file(path, self.papers_uri)
+        record = write_table_file(self.storage, self.papers_uri, papers, PAPERS_SCHEMA, _PAPERS_PER_ROW_GROUP)
         self.area.write("papers", index, pa.Table.from_pylist([record]))
 
 

@@ -26,7 +26,7 @@ from baltoro.data.config import DataConfig
 from baltoro.data.mixture import refuse_shares_of_whole, refuse_unknown_sources
 from baltoro.data.shards import ShardFile
 from baltoro.jobs.extend import BASE
-from baltoro.jobs.stages import Context, Stage, StageOutput
+from baltoro.jobs.stages import Context, Stage, StageOutput, remove_staging
 from baltoro.jobs.token_files import TokenFiles
 from baltoro.jobs.token_passes import (
     ExchangeTask,
@@ -248,7 +248,7 @@ def run_tasks(area: WorkArea, name: str, task: Task, count: int, *, what: str) -
     # Ray Data takes seconds to import, and a plan needs this module.
     from baltoro.corpus.pipeline import run_pass
 
-    run_pass(area, name, task, [{"index": index} for index in range(count)], what=what)
+    run_pass(area, name, task, count, what=what)
 
 
 def papers_of(tokens: Artifact) -> int:
@@ -391,7 +391,7 @@ def finish_tokens(
 ) -> dict[str, Any]:
     """Remove what the passes of the build handed to each other, also if an earlier command could not."""
     del tracker, run
-    context.storage.delete_folder(join(artifact.uri, artifact.manifest.writer, STAGING))
+    remove_staging(context, artifact)
     return {}
 
 

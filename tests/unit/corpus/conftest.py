@@ -27,12 +27,12 @@ class Tasks:
         self.die_after = None
         self.done = []
 
-    def run(self, function, rows, *, what):
-        for row in rows:
+    def run(self, task, indices, *, what):
+        for index in indices:
             if self.die_after is not None and len(self.done) >= self.die_after:
                 raise Killed
-            yield function(pa.Table.from_pylist([row]))
-            self.done.append((what, row["index"]))
+            yield task(pa.table({"index": [index]}))
+            self.done.append((what, index))
 
 
 @pytest.fixture

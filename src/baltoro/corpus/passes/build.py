@@ -60,10 +60,9 @@ class Cut:
         first = int(self.first[index])
         return number_of(first, 0), number_of(first + int(self.count[index]), 0)
 
-    def chunk_of(self, number: int) -> int:
-        """Return the chunk that a document's object belongs to."""
-        firsts = np.array([number_of(int(first), 0) for first in self.first])
-        return int(np.searchsorted(firsts, number, side="right")) - 1
+    def chunk_of(self, place: int) -> int:
+        """Return the chunk that the object at a place of the listing belongs to."""
+        return int(np.searchsorted(self.first, place, side="right")) - 1
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def kept_chunk(build: Build, index: int) -> KeptChunk:
     documents = staged.filter(pa.array(mask))
     to_merge = decisions.filter(pa.compute.is_valid(decisions.column("donor")))
     if not to_merge.num_rows:
-        return KeptChunk(documents, gone, complete(pa.table({})))
+        return KeptChunk(documents, gone, refused_records([]))
     pairs = {row["number"]: (row["frame"], row["donor"]) for row in to_merge.to_pylist()}
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
@@ -57,9 +57,12 @@ def kept_chunk(build: Build, index: int) -> KeptChunk:
             merged += outcome is not row
             rows.append(outcome)
     table = pa.Table.from_pylist(rows, schema=DOCUMENT_SCHEMA)
-    return KeptChunk(
-        table, gone, complete(pa.Table.from_pylist(refused)) if refused else complete(pa.table({})), merged
-    )
+    return KeptChunk(table, gone, refused_records(refused), merged)
+
+
+def refused_records(rows: list[dict[str, Any]]) -> pa.Table:
+    """Return rows of :func:`reject_record` as a table in ``RECORD_SCHEMA``."""
+    return complete(pa.Table.from_pylist(rows) if rows else pa.table({}))
 
 
 def reject_record(reject: Reject, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,8 +92,7 @@ def _merged(build: Build, document: Mapping[str, Any], frame: int, donor: int) -
 def _read_again(build: Build, number: int) -> Paper:
     """Return the paper of a number, as it was read."""
     place, position = place_of(number)
-    chunk = build.cut.chunk_of(number)
-    source = build.config.sources[int(build.cut.source_index[chunk])]
+    source = build.config.sources[int(build.cut.source_index[build.cut.chunk_of(place)])]
     (entry,) = build.objects(place, place + 1)
     record = read_records(entry, source, build.config, build.storage, build.metadata)[position]
     assert isinstance(record, Paper), "what became a document can be read"

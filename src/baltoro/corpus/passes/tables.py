@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +13,11 @@ import pyarrow as pa
 from baltoro.corpus.dedup.records import DUPLICATE_SCHEMA
 from baltoro.corpus.figures import Figures, cluster_figures
 from baltoro.corpus.passes.build import LISTING, LISTING_SCHEMA, Build
-from baltoro.corpus.work import Task, pieces_file
+from baltoro.corpus.work import Task, write_table_file
 from baltoro.papers.schema import REJECT_SCHEMA
 
 _ROWS_AT_ONCE = 1 << 14
+_ROWS_PER_GROUP = 1 << 10
 _NUMBERS = ("merged", "cut_documents", "cut_bytes", "ranks_better")
 _JSON_FIELDS = ("files", "cleaned", "cleaned_papers", "canaries", "clusters", "cluster_sizes")
 
@@ -104,12 +104,9 @@ class TablesTask(Task):
         )
 
     def _write(self, name: str, tables: Iterator[pa.Table], schema: pa.Schema) -> dict[str, Any]:
-        """Write a table that comes in pieces; the pieces do not show in the file."""
-        with pieces_file(tables, schema) as (path, rows):
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            self.build.storage.upload_file(path, self.build.uri_for(name))
-            return {"name": name, "rows": rows, "size_bytes": path.stat().st_size, "sha256": digest}
+        uri = self.build.uri_for(name)
+        written = write_table_file(self.build.storage, uri, tables, schema, _ROWS_PER_GROUP)
+        return {"name": name, **written}
 
 
 def read_totals(build: Build) -> Totals:

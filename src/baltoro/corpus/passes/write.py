@@ -17,8 +17,8 @@ from baltoro.corpus.dedup.repeated_spans import cut_spans, without_empty_heading
 from baltoro.corpus.documents import DOCUMENT_SCHEMA, judge_again
 from baltoro.corpus.figures import figures_of
 from baltoro.corpus.passes.build import Build
-from baltoro.corpus.passes.kept import KeptChunk, kept_chunk, reject_record
-from baltoro.corpus.passes.read import RECORD_SCHEMA, complete, document_records
+from baltoro.corpus.passes.kept import KeptChunk, kept_chunk, refused_records, reject_record
+from baltoro.corpus.passes.read import RECORD_SCHEMA, document_records
 from baltoro.corpus.passes.spans import KEPT_SPAN_SCHEMA, cuts_of
 from baltoro.corpus.splits import split_of
 from baltoro.corpus.work import Task, parquet_bytes
@@ -108,7 +108,7 @@ def without_repeats(build: Build, index: int, chunk: KeptChunk) -> KeptChunk:
         else:
             rows.append(outcome)
     documents = pa.Table.from_pylist(rows, schema=DOCUMENT_SCHEMA)
-    late = complete(pa.Table.from_pylist(refused)) if refused else complete(pa.table({}))
+    late = refused_records(refused)
     return KeptChunk(documents, chunk.gone, pa.concat_tables([chunk.refused, late]), chunk.merged)
 
 
