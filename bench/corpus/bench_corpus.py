@@ -52,7 +52,10 @@ def parse_arguments() -> argparse.Namespace:
         help="papers of the two collections (default: 2000,20000; the bounds are meant for 10000,100000)",
     )
     parser.add_argument(
-        "--workers-documents", type=int, default=4000, help="papers for the workers (default: 4000)"
+        "--workers-documents",
+        type=int,
+        default=40_000,
+        help="papers for the workers; fewer measure how they start (default: 40000)",
     )
     parser.add_argument(
         "--words", type=int, default=700, help="words of a paper of scale and workers (default: 700)"

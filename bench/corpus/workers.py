@@ -26,7 +26,8 @@ def measure_workers(folder: Path, *, papers: int, words: int) -> list[Row]:
         words: mean words of a paper.
     """
     collection = folder / "papers"
-    size_mb = write_papers(collection, papers, smallest=papers, words=words)
+    # More tasks than the smallest collection has: the last one must not leave a worker idle for long.
+    size_mb = write_papers(collection, papers, smallest=papers // 4, words=words)
     one, two = (
         build_tokens(
             collection, folder / f"run-{workers}", cpus=workers, environment=ONE_THREAD
