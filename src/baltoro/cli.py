@@ -257,6 +257,44 @@ stage_command(
 )
 
 
+@main.command("verify-resume")
+@click.argument("recipe", required=False)
+@click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
+@click.option("--run", "run_name", default=None, help="Audit this run (its name, or the URI of its folder).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def verify_resume(
+    recipe: str | None, overrides: tuple[str, ...], run_name: str | None, as_json: bool
+) -> None:
+    """Prove that training resumes without losing, repeating or changing anything; exit code 3 if it does not.
+
+    Without --run it rehearses RECIPE on this machine: a small stand-in is trained with the recipe's strategy,
+    optimizer, precision and kind of storage, killed at chosen points, resumed (on other numbers of workers,
+    too), and compared step by step with an uninterrupted twin. This takes some minutes.
+
+    With --run it audits a run, finished or not: every row exactly once, in the planned order, its ledger's
+    chain intact, and the digest of what was fed recomputed from the token dataset. RECIPE (default: demo)
+    then only says where the storage root is.
+
+    \b
+        baltoro verify-resume my-model/demo.yaml
+        baltoro verify-resume my-model/demo.yaml --run demo
+    """
+    from baltoro.jobs.stages import Context
+    from baltoro.jobs.verify.certificate import describe
+    from baltoro.jobs.verify.command import certify
+
+    if recipe is None and run_name is None:
+        raise click.UsageError("give a RECIPE to rehearse, or --run to audit a run")
+    certificate, uri = certify(Context(load(recipe or "demo", overrides)), run_name, say=say)
+    if as_json:
+        print_json({"artifact": uri, **certificate.summary()})
+    else:
+        click.echo(f"{describe(certificate)}\ncertificate: {uri}")
+    if not certificate.certified:
+        sys.exit(3)
+
+
 @main.group()
 def papers() -> None:
     """Look at parsed papers the way Baltoro reads them."""
@@ -388,6 +426,60 @@ def doctor(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> Non
         click.echo(describe_checks(checks))
     if any(check.status == "problem" for check in checks):
         sys.exit(2)
+
+
+@main.command()
+@recipe_arguments
+@click.option("--workers", type=int, default=None, help="Another number of workers (cluster.workers).")
+@click.option(
+    "--model-config",
+    default=None,
+    metavar="FILE|PRESET",
+    help="The base's config.json, its folder, or a preset of the same shape.",
+)
+@click.option("--device-memory-gib", type=float, default=None, help="Memory of one device: tells what fits.")
+@click.option(
+    "--device", default=None, help="Name of the device (A100, H100 …): tells how long the run takes."
+)
+@click.option(
+    "--mfu", type=float, default=None, help="Share of the device's peak that is reached (default: 0.4)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def layout(  # noqa: PLR0917  (one per option)
+    recipe: str,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    model_config: str | None,
+    device_memory_gib: float | None,
+    device: str | None,
+    mfu: float | None,
+    as_json: bool,
+) -> None:
+    """Show what the training of RECIPE takes, without GPUs: shards, memory, steps, time.
+
+    The strategy sets the model up at the real number of workers, without storage and without other
+    processes. Needs no corpus, no Ray and no network; a base on a hub is known by its config.json.
+    SECTION.KEY=VALUE changes one of the recipe's values. The exit code is 3 when --device-memory-gib is given
+    and the recipe does not fit.
+    """
+    from baltoro.jobs.layout import DEFAULT_MFU_FRACTION, dry_run_layout
+    from baltoro.jobs.layout_report import describe_layout
+
+    given = (f"cluster.workers={workers}",) if workers is not None else ()
+    found = dry_run_layout(
+        load(recipe, (*overrides, *given)),
+        model_config=model_config,
+        device_memory_gib=device_memory_gib,
+        device=device,
+        mfu_fraction=DEFAULT_MFU_FRACTION if mfu is None else mfu,
+    )
+    if as_json:
+        print_json(found.to_json())
+    else:
+        click.echo(describe_layout(found))
+    if found.fits is False:
+        sys.exit(3)
 
 
 @main.group()

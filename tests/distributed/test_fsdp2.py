@@ -2,6 +2,7 @@ import hashlib
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
 from baltoro.data.collate import collate
 from baltoro.models.load import build_model, decoder_blocks, load_weights
@@ -9,6 +10,7 @@ from baltoro.optim.config import OptimizerConfig
 from baltoro.optim.optimizer import build_optimizer
 from baltoro.parallel.config import ParallelConfig
 from baltoro.parallel.fsdp2 import Fsdp2
+from baltoro.parallel.timing import PhaseTimer
 from baltoro.testing.distributed import run_distributed
 from baltoro.testing.tiny import tiny_plan, tiny_rows
 from baltoro.train.loss import next_token_loss_sum
@@ -16,12 +18,13 @@ from baltoro.train.loss import next_token_loss_sum
 pytestmark = pytest.mark.distributed
 
 
-def strategy_of(plan, *, replicate=1, precision="float32"):
+def strategy_of(plan, *, precision="float32", **settings):
     strategy = Fsdp2(
-        ParallelConfig(dp_replicate=replicate),
+        ParallelConfig.model_validate(settings),
         device=torch.device("cpu"),
         precision=precision,
         max_gradient_norm=1.0,
+        timer=PhaseTimer(torch.device("cpu")),
     )
     model = build_model(plan)
     strategy.setup(
@@ -37,7 +40,7 @@ def strategy_of(plan, *, replicate=1, precision="float32"):
 def digests(replicate):
     found = {}
     for tied in (True, False):
-        strategy, model = strategy_of(tiny_plan(tied=tied, layers=3), replicate=replicate)
+        strategy, model = strategy_of(tiny_plan(tied=tied, layers=3), dp_replicate=replicate)
         local = sum(parameter.to_local().numel() for parameter in model.parameters())
         total = sum(parameter.numel() for parameter in model.parameters())
         for name, value in strategy.full_parameters():
@@ -79,25 +82,54 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_masters():
         assert losses[-1] < 0.8 * losses[0]
 
 
-def poisoned_step():
-    strategy, model = strategy_of(tiny_plan())
-    before = {name: value.clone() for name, value in strategy.full_parameters()}
-    inputs = collate(tiny_rows(2, 32))
-    # Only rank 1 sees the poison; every rank must refuse the step.
-    poison = float("nan") if torch.distributed.get_rank() == 1 else 1.0
-    (next_token_loss_sum(model, inputs) * poison).backward()
-    norm, stepped = strategy.clip_and_step(1e-2)
-    after = dict(strategy.full_parameters())
-    clean = strategy.forward_backward(inputs, denominator=inputs.valid_tokens, last=True)
-    _, stepped_again = strategy.clip_and_step(1e-2)
-    unchanged = all(torch.equal(before[name], after[name]) for name in before)
-    return norm, stepped, unchanged, bool(torch.isfinite(clean)), stepped_again
+def gathered():
+    """Whether the first block's weights are whole between the passes, after them, and after an evaluation."""
+    found = {}
+    for keeps in (False, True):
+        strategy, model = strategy_of(tiny_plan(), fsdp2={"reshard_after_forward": not keeps})
+        weight = model.model.layers[0].mlp.up_proj
+        inputs = collate(tiny_rows(2, 32))
+        seen = []
+        # The output projection runs after the blocks and before any backward pass.
+        handle = model.lm_head.register_forward_hook(
+            lambda *_, seen=seen, weight=weight: seen.append(isinstance(weight.weight, DTensor))
+        )
+        strategy.forward_backward(inputs, denominator=10, last=True)
+        seen.append(isinstance(weight.weight, DTensor))
+        strategy.clip_and_step(1e-2)
+        handle.remove()
+        first = float(strategy.evaluate(inputs))
+        seen.append(isinstance(weight.weight, DTensor))
+        strategy.forward_backward(inputs, denominator=10, last=True)
+        strategy.clip_and_step(1e-2)
+        found[keeps] = seen, first, float(strategy.evaluate(inputs))
+    return found
 
 
-def test_a_gradient_that_is_not_finite_on_one_rank_is_dropped_on_all():
-    for norm, stepped, unchanged, finite, stepped_again in run_distributed(poisoned_step, 2):
-        assert norm != norm
-        assert not stepped
-        assert unchanged
-        assert finite
-        assert stepped_again
+def test_reshard_after_forward_decides_what_is_kept_and_never_what_is_computed():
+    for found in run_distributed(gathered, 2):
+        sharded, kept = found[False], found[True]
+        assert sharded[0] == [True, True, True]
+        assert kept[0] == [False, True, True]
+        assert kept[1:] == sharded[1:]
+        assert kept[1] > kept[2]
+
+
+def offloaded():
+    """The code path of offloading, on CPU, where it moves nothing."""
+    losses = {}
+    for offload in (False, True):
+        strategy, _ = strategy_of(tiny_plan(), precision="bfloat16", fsdp2={"cpu_offload": offload})
+        inputs = collate(tiny_rows(2, 32))
+        losses[offload] = []
+        for _ in range(3):
+            loss = strategy.forward_backward(inputs, denominator=inputs.valid_tokens, last=True)
+            losses[offload] += [float(loss), strategy.clip_and_step(1e-2).gradient_norm]
+        losses[offload].append(float(dict(strategy.full_parameters())["model.norm.weight"].sum()))
+        strategy.load_state_dict(strategy.state_dict())
+    return losses
+
+
+def test_offloading_gives_the_same_losses():
+    for losses in run_distributed(offloaded, 2):
+        assert losses[True] == losses[False]

@@ -1,24 +1,28 @@
 """The head of a run: one small JSON object, changed only by compare-and-swap.
 
-It names the current attempt, the published checkpoints and the finished export. What it does not name does
-not exist. Every change is read, checked and written with the ETag that was read; if another writer came in
-between, it is read and checked again, so two attempts can never both believe they publish.
+It names the current attempt, the published checkpoints, the segments of the ledger and the finished export.
+What it does not name does not exist. Every change is read, checked and written with the ETag that was read;
+if another writer came in between, it is read and checked again, so two attempts can never both believe they
+publish.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from baltoro.checkpoint.config import CheckpointConfig
+from baltoro.checkpoint.policy import split_kept
 from baltoro.core.errors import ArtifactError, StorageError, TrainingError
 from baltoro.core.storage import AlreadyExistsError, ChangedError, Storage, join
 
 HEAD_FILE = "head.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _MAX_SWAPS = 20
 
 
@@ -79,6 +83,8 @@ class PublishedCheckpoint:
         attempt: which attempt wrote it.
         folder: relative to the run.
         sha256: of its ``checkpoint.json``, which names everything else.
+        validation_loss: the newest one when it was taken, nats per token; ``None`` if there was none, or one
+            that is not finite.
     """
 
     step: int
@@ -86,6 +92,49 @@ class PublishedCheckpoint:
     attempt: int
     folder: str
     sha256: str
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A damaged checkpoint in whose place an older one was resumed from; its files are left as they are.
+
+    Attributes:
+        checkpoint: as it had been published.
+        attempt: which attempt passed it over.
+        damage: sentences on each damaged or missing file.
+    """
+
+    checkpoint: PublishedCheckpoint
+    attempt: int
+    damage: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSegment:
+    """A part of the ledger: an immutable object of JSON lines (:mod:`baltoro.checkpoint.ledger`).
+
+    Attributes:
+        name: relative to the run.
+        sha256: of the object.
+        records: how many it holds.
+        first_step: of its first record, counted from 0.
+        last_step: of its last record.
+        attempt: whose steps these are.
+        previous_hash: that its first record continues.
+        last_hash: of its last record, which the next segment continues.
+        abandoned: left behind by an attempt that ended before it could publish a checkpoint of them.
+    """
+
+    name: str
+    sha256: str
+    records: int
+    first_step: int
+    last_step: int
+    attempt: int
+    previous_hash: str
+    last_hash: str
+    abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +148,13 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The content of ``head.json``; checkpoints in publishing order, newest last."""
+    """The content of ``head.json``; checkpoints and segments in publishing order, newest last."""
 
     identity: RunIdentity
     attempts: tuple[Attempt, ...] = ()
     checkpoints: tuple[PublishedCheckpoint, ...] = ()
+    ledger: tuple[LedgerSegment, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
     finished: Finished | None = None
     schema_version: int = field(default=SCHEMA_VERSION)
 
@@ -111,6 +162,17 @@ class Head:
     def attempt(self) -> Attempt:
         """The current attempt."""
         return self.attempts[-1]
+
+    @property
+    def ledger_hash(self) -> str:
+        """What the next record of the ledger continues: the last hash, or what stands for an empty ledger.
+
+        The first one depends on settings and dataset, so that no run can show another one's records.
+        """
+        if self.ledger:
+            return self.ledger[-1].last_hash
+        start = f"{self.identity.config_fingerprint} {self.identity.dataset_parts[:1]}"
+        return hashlib.sha256(start.encode()).hexdigest()
 
     def encode(self) -> bytes:
         """Return the JSON as it is stored."""
@@ -135,6 +197,13 @@ class Head:
                 identity=RunIdentity(identity["config_fingerprint"], tuple(identity["dataset_parts"])),
                 attempts=tuple(Attempt(**item) for item in record["attempts"]),
                 checkpoints=tuple(PublishedCheckpoint(**item) for item in record["checkpoints"]),
+                ledger=tuple(LedgerSegment(**item) for item in record["ledger"]),
+                passed_over=tuple(
+                    PassedOver(
+                        PublishedCheckpoint(**item["checkpoint"]), item["attempt"], tuple(item["damage"])
+                    )
+                    for item in record["passed_over"]
+                ),
                 finished=Finished(**record["finished"]) if record["finished"] else None,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -158,26 +227,67 @@ class Claim:
     attempt: int
 
     def publish_checkpoint(
-        self, checkpoint: PublishedCheckpoint, *, keep_last: int
+        self,
+        checkpoint: PublishedCheckpoint,
+        *,
+        retention: CheckpointConfig,
+        segment: LedgerSegment | None = None,
     ) -> list[PublishedCheckpoint]:
-        """Name a checkpoint in the head; returns those the head no longer names.
+        """Name a checkpoint, and the ledger up to it, in the head; returns those no longer named.
+
+        Args:
+            checkpoint: all its files are in storage.
+            retention: which checkpoints are kept.
+            segment: the ledger's records since the segment before; ``None`` if there are none.
 
         Raises:
             TrainingError: a newer attempt has claimed the run.
+            ArtifactError: the segment does not continue the ledger.
         """
-        from baltoro.checkpoint.policy import split_kept
-
         dropped: list[PublishedCheckpoint] = []
 
         def change(head: Head) -> Head:
             # A replayed step replaces what an earlier attempt published beyond the point of resume.
             older = [known for known in head.checkpoints if known.step < checkpoint.step]
-            kept, _ = split_kept([*older, checkpoint], keep_last)
+            kept, _ = split_kept(
+                [*older, checkpoint],
+                keep_last=retention.keep_last,
+                keep_every_steps=retention.keep_every_steps,
+                keep_best=retention.keep_best,
+            )
             dropped[:] = [known for known in head.checkpoints if known not in kept]
-            return replace(head, checkpoints=tuple(kept))
+            return self._with_segment(replace(head, checkpoints=tuple(kept)), segment)
 
         self._swap(change, f"its checkpoint at step {checkpoint.step} is not published")
         return dropped
+
+    def publish_segment(self, segment: LedgerSegment) -> Head:
+        """Name a segment of the ledger without a checkpoint; returns the new head.
+
+        Raises:
+            TrainingError: a newer attempt has claimed the run.
+            ArtifactError: the segment does not continue the ledger.
+        """
+        return self._swap(
+            lambda head: self._with_segment(head, segment), f"its ledger {segment.name} is not published"
+        )
+
+    def publish_passed_over(
+        self, checkpoint: PublishedCheckpoint, damage: Sequence[str]
+    ) -> PublishedCheckpoint:
+        """Record that a damaged checkpoint is not resumed from; returns the one before it, now the newest.
+
+        Raises:
+            TrainingError: a newer attempt has claimed the run.
+        """
+        passed = PassedOver(checkpoint, self.attempt, tuple(damage))
+
+        def change(head: Head) -> Head:
+            left = tuple(known for known in head.checkpoints if known != checkpoint)
+            return replace(head, checkpoints=left, passed_over=(*head.passed_over, passed))
+
+        loss = f"the damaged checkpoint at step {checkpoint.step} stays the newest"
+        return self._swap(change, loss).checkpoints[-1]
 
     def publish_finished(self, finished: Finished) -> None:
         """Name the export in the head.
@@ -187,7 +297,17 @@ class Claim:
         """
         self._swap(lambda head: replace(head, finished=finished), "its export is not published")
 
-    def _swap(self, change: Callable[[Head], Head], loss: str) -> None:
+    def _with_segment(self, head: Head, segment: LedgerSegment | None) -> Head:
+        if segment is None:
+            return head
+        if segment.previous_hash != head.ledger_hash:
+            raise ArtifactError(
+                f"{join(self.run_uri, segment.name)}: does not continue the ledger that {HEAD_FILE} names: "
+                "one of them was changed meanwhile; start the run again to go on from its last checkpoint"
+            )
+        return replace(head, ledger=(*head.ledger, segment))
+
+    def _swap(self, change: Callable[[Head], Head], loss: str) -> Head:
         def checked(head: Head | None) -> Head:
             if head is None:
                 raise ArtifactError(f"{self.run_uri}: the head of the run has vanished; {loss}")
@@ -199,7 +319,7 @@ class Claim:
                 )
             return change(head)
 
-        _compare_and_swap(self.storage, self.run_uri, checked)
+        return _compare_and_swap(self.storage, self.run_uri, checked)
 
 
 def read_head(storage: Storage, run_uri: str) -> Head | None:

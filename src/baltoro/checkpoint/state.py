@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class TrainState:
         first_loss: mean training loss of the very first step, nats per token.
         last_loss: the same of the last step done.
         initial_validation_loss: validation loss before the first step, nats per token.
+        skipped_steps: steps whose rows were consumed without an update.
     """
 
     step: int = 0
@@ -27,6 +28,24 @@ class TrainState:
     first_loss: float | None = None
     last_loss: float | None = None
     initial_validation_loss: float | None = None
+    skipped_steps: int = 0
+
+    def advanced(self, *, tokens: int, loss: float, learned: bool) -> TrainState:
+        """Return the position after one more step.
+
+        Args:
+            tokens: non-padding positions of the step.
+            loss: its loss, nats per token.
+            learned: whether weights were updated; if not, its loss is not remembered.
+        """
+        return replace(
+            self,
+            step=self.step + 1,
+            tokens_seen=self.tokens_seen + tokens,
+            first_loss=loss if learned and self.first_loss is None else self.first_loss,
+            last_loss=loss if learned else self.last_loss,
+            skipped_steps=self.skipped_steps + (not learned),
+        )
 
 
 def seed_rank(seed: int, *, step: int, rank: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,6 +46,11 @@ class ModelInputs:
             self.valid_tokens,
             self.tokens,
         )
+
+
+def without_targets(inputs: ModelInputs) -> ModelInputs:
+    """Return the same inputs with no position counted: what keeps an idle rank in step with the others."""
+    return replace(inputs, labels=torch.full_like(inputs.labels, IGNORED_LABEL), valid_tokens=0, tokens=0)
 
 
 def collate(batch: RowBatch) -> ModelInputs:

@@ -1,20 +1,62 @@
-"""What one rank is fed: its micro-batches step by step, read ahead by a thread."""
+"""What one rank is fed: its micro-batches step by step, read ahead by a thread.
+
+A feed is anything that gives :class:`FedStep` in order and can be closed; :class:`Feed` reads the dataset
+itself.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from baltoro.data.order import StepOrder
-from baltoro.data.shards import RowBatch, TokenDataset
+from baltoro.data.order import Split, StepOrder
+from baltoro.data.shards import RowBatch
 
 _POLL_SECONDS = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class FedRows:
+    """One micro-batch of one rank.
+
+    Attributes:
+        rows: their numbers in the dataset; empty where an uneven split leaves this rank nothing to do.
+        batch: the rows; where ``rows`` is empty, some row that keeps the rank in step and must not count.
+    """
+
+    rows: range
+    batch: RowBatch
+
+
+@dataclass(frozen=True, slots=True)
+class FedStep:
+    """What one rank is fed in one step.
+
+    Attributes:
+        step: counted from 0.
+        rows: of the step, over all ranks.
+        micro_batches: this rank's.
+    """
+
+    step: int
+    rows: range
+    micro_batches: list[FedRows]
+
+
+class RowSource(Protocol):
+    """What a feed asks of a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def read_rows(self, start: int, stop: int) -> RowBatch:
+        """Return rows ``[start, stop)``."""
+
+
 class Feed:
-    """Iterates over ``(step, micro-batches)`` from ``start_step`` on; starting late costs nothing.
+    """Iterates over the steps of one rank from ``start_step`` on; starting late costs nothing.
 
     A thread keeps up to ``prefetch_steps`` steps ready; what it raises is raised where the feed is
     consumed. Use as a context manager, or call :meth:`close`. The dataset belongs to the feed while it
@@ -23,12 +65,11 @@ class Feed:
 
     def __init__(
         self,
-        dataset: TokenDataset,
+        dataset: RowSource,
         order: StepOrder,
+        split: Split,
         *,
         rank: int,
-        world_size: int,
-        micro_batch: int,
         start_step: int = 0,
         stop_step: int | None = None,
         prefetch_steps: int = 2,
@@ -38,30 +79,25 @@ class Feed:
         Args:
             dataset: the rows.
             order: for this dataset.
+            split: of the order's steps among the ranks.
             rank: among the ranks that are fed different data.
-            world_size: number of those ranks.
-            micro_batch: rows of a micro-batch; the accumulation follows from it.
             start_step: first step, from 0.
             stop_step: one past the last step; ``None`` for all the dataset has.
             prefetch_steps: steps kept ready, at least 1.
 
         Raises:
-            ConfigError: the rows of a step cannot be divided so, or the dataset has fewer steps.
+            ConfigError: the dataset has fewer steps.
             ValueError: ``start_step`` or ``prefetch_steps`` is below its minimum.
         """
         if start_step < 0 or prefetch_steps < 1:
             raise ValueError(
                 f"start_step={start_step} and prefetch_steps={prefetch_steps} must be at least 0 and 1"
             )
-        self.accumulation = order.accumulation(world_size, micro_batch)
         last = order.steps if stop_step is None else stop_step
         order.check_steps(last)
-        self._dataset, self._order = dataset, order
-        self._split = (rank, world_size, micro_batch, self.accumulation)
+        self._dataset, self._order, self._split, self._rank = dataset, order, split, rank
         self._steps = range(start_step, last)
-        self._ready: queue.Queue[tuple[int, list[RowBatch]] | BaseException | None] = queue.Queue(
-            prefetch_steps
-        )
+        self._ready: queue.Queue[FedStep | BaseException | None] = queue.Queue(prefetch_steps)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._read_ahead, name="baltoro-feed", daemon=True)
         self._thread.start()
@@ -69,7 +105,7 @@ class Feed:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> tuple[int, list[RowBatch]]:
+    def __next__(self) -> FedStep:
         while not self._closed.is_set():
             try:
                 item = self._ready.get(timeout=_POLL_SECONDS)
@@ -100,19 +136,13 @@ class Feed:
     def _read_ahead(self) -> None:
         try:
             for step in self._steps:
-                if not self._put((step, self._read_step(step))):
+                if not self._put(read_step(self._dataset, self._order, self._split, step, self._rank)):
                     return
             self._put(None)
         except BaseException as error:  # noqa: BLE001  (handed to the consumer, which raises it)
             self._put(error)
 
-    def _read_step(self, step: int) -> list[RowBatch]:
-        ranges = self._order.rows_of_rank(step, *self._split)
-        rows = self._dataset.read_rows(ranges[0].start, ranges[-1].stop)
-        first = ranges[0].start
-        return [rows.slice(part.start - first, part.stop - first) for part in ranges]
-
-    def _put(self, item: tuple[int, list[RowBatch]] | BaseException | None) -> bool:
+    def _put(self, item: FedStep | BaseException | None) -> bool:
         while not self._closed.is_set():
             try:
                 self._ready.put(item, timeout=_POLL_SECONDS)
@@ -120,3 +150,26 @@ class Feed:
                 continue
             return True
         return False
+
+
+def read_step(dataset: RowSource, order: StepOrder, split: Split, step: int, rank: int) -> FedStep:
+    """Return what a rank is fed in a step, with one read of its rows.
+
+    Raises:
+        ConfigError: the step lies beyond the dataset.
+        ArtifactError: rows are missing or altered.
+    """
+    ranges = order.rows_of_rank(step, rank, split)
+    first, stop = ranges[0].start, max(part.stop for part in ranges)
+    if first == stop:
+        first = order.rows_of_step(step).start
+        stop = first + 1
+    rows = dataset.read_rows(first, stop)
+    return FedStep(
+        step,
+        order.rows_of_step(step),
+        [
+            FedRows(part, rows.slice(part.start - first, part.stop - first) if part else rows.slice(0, 1))
+            for part in ranges
+        ],
+    )

@@ -12,6 +12,21 @@ from baltoro.core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """How the rows of each step are cut for the ranks.
+
+    Attributes:
+        world_size: ranks that are fed different data.
+        micro_batch: rows of a micro-batch, at most.
+        accumulation: micro-batches of each rank per step.
+    """
+
+    world_size: int
+    micro_batch: int
+    accumulation: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepOrder:
     """Which rows each step, rank and micro-batch consumes.
 
@@ -75,43 +90,45 @@ class StepOrder:
         self.check_steps(step + 1)
         return range(step * self.rows_per_step, (step + 1) * self.rows_per_step)
 
-    def rows_of_rank(
-        self, step: int, rank: int, world_size: int, micro_batch: int, accumulation: int
-    ) -> list[range]:
-        """Return the rows of each micro-batch of one data rank.
-
-        A step's rows are cut into ``world_size`` runs in rank order, each run into ``accumulation``
-        micro-batches: ranks concatenated in order give the step's rows in order.
+    def rows_of_rank(self, step: int, rank: int, split: Split) -> list[range]:
+        """Return the rows of each micro-batch of one data rank; the ranks' rows in order are the step's.
 
         Args:
             step: from 0.
             rank: among the ranks that are fed different data.
-            world_size: number of those ranks.
-            micro_batch: rows of a micro-batch.
-            accumulation: micro-batches per step and rank.
+            split: of this order's steps.
+
+        Returns:
+            As many ranges for every rank; in an uneven split some are shorter, or empty.
 
         Raises:
-            ConfigError: the three numbers do not multiply to the rows of a step, or the step lies beyond.
+            ConfigError: the step lies beyond the dataset.
+            ValueError: there is no such rank.
         """
-        if world_size * micro_batch * accumulation != self.rows_per_step:
-            raise ConfigError(
-                f"{world_size} data ranks × micro_batch {micro_batch} × {accumulation} accumulation steps "
-                f"are {world_size * micro_batch * accumulation} rows, a step has {self.rows_per_step}"
-            )
-        if not 0 <= rank < world_size:
-            raise ConfigError(f"rank {rank} is not among the {world_size} data ranks")
-        first = self.rows_of_step(step).start + rank * micro_batch * accumulation
-        return [
-            range(first + index * micro_batch, first + (index + 1) * micro_batch)
-            for index in range(accumulation)
-        ]
+        if not 0 <= rank < split.world_size:
+            raise ValueError(f"rank {rank} is not among the {split.world_size} data ranks")
+        rows = self.rows_of_step(step)
+        mine = rows[len(rows) * rank // split.world_size : len(rows) * (rank + 1) // split.world_size]
+        size = split.micro_batch
+        return [mine[index * size : (index + 1) * size] for index in range(split.accumulation)]
 
-    def accumulation(self, world_size: int, micro_batch: int) -> int:
-        """Return the micro-batches that each rank needs for a step.
+    def split(self, world_size: int, micro_batch: int, *, uneven: bool = False) -> Split:
+        """Return how a step's rows are cut for so many ranks.
+
+        Args:
+            world_size: ranks that are fed different data.
+            micro_batch: rows of a micro-batch.
+            uneven: some ranks may get a row less than others; elastic workers need that.
 
         Raises:
             ConfigError: ranks × micro-batch do not divide the rows of a step; names values that do.
         """
+        if uneven:
+            most_rows = -(-self.rows_per_step // world_size)
+            return Split(world_size, micro_batch, -(-most_rows // micro_batch))
+        return Split(world_size, micro_batch, self._accumulation(world_size, micro_batch))
+
+    def _accumulation(self, world_size: int, micro_batch: int) -> int:
         together = world_size * micro_batch
         count, rest = divmod(self.rows_per_step, together)
         if not rest:

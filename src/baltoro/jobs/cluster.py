@@ -177,17 +177,19 @@ def check_resources(recipe: Recipe, *, training: bool = True) -> None:
 
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    needed = required_cpus(recipe, training=training)
+    setting = "workers" if recipe.cluster.min_workers is None else "min_workers"
+    least = recipe.cluster.least_workers
+    needed = least * recipe.cluster.cpus_per_worker + SPARE_CPUS if training else 1
     if cpus < needed:
         raise PlatformError(
-            f"the Ray cluster has {cpus} logical CPUs, cluster.workers={recipe.cluster.workers} needs "
-            f"{needed} (workers + {SPARE_CPUS}); lower cluster.workers, add nodes, or start Ray with "
+            f"the Ray cluster has {cpus} logical CPUs, cluster.{setting}={least} needs "
+            f"{needed} (workers + {SPARE_CPUS}); lower cluster.{setting}, add nodes, or start Ray with "
             f"--num-cpus={needed}"
         )
-    if training and recipe.cluster.use_gpu and gpus < recipe.cluster.workers:
+    if training and recipe.cluster.use_gpu and gpus < least:
         raise PlatformError(
-            f"cluster.use_gpu is set and cluster.workers={recipe.cluster.workers}, but the Ray cluster has "
-            f"{gpus} GPUs; lower cluster.workers, add GPU nodes, or set cluster.use_gpu=false"
+            f"cluster.use_gpu is set and cluster.{setting}={least}, but the Ray cluster has "
+            f"{gpus} GPUs; lower cluster.{setting}, add GPU nodes, or set cluster.use_gpu=false"
         )
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) > 1 and not recipe.storage.shared:

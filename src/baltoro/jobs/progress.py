@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from baltoro.train.metrics import DATA_WAIT, LOSS, TOKENS_PER_SECOND
+from baltoro.train.throughput import MFU
+
 _POLL_SECONDS = 0.5
+_UNWATCHED_SECONDS = 30.0
+_FORMAT = "{desc}: {n:,}/{total:,} steps |{bar:20}| {percentage:3.0f}%{postfix}, {remaining} left"
 
 
 @dataclass(slots=True)
@@ -35,7 +41,15 @@ def training_progress(total_steps: int) -> Iterator[TrainingProgress]:
     stop = threading.Event()
 
     def show() -> None:
-        with tqdm(total=total_steps, desc="starting workers", unit="step", leave=False) as bar:
+        # Where no one watches, a line now and then instead of one that is rewritten.
+        watched = sys.stderr.isatty()
+        with tqdm(
+            total=total_steps,
+            desc="starting workers",
+            bar_format=_FORMAT,
+            leave=False,
+            mininterval=0.1 if watched else _UNWATCHED_SECONDS,
+        ) as bar:
             ended = False
             while not ended:
                 ended = stop.is_set()
@@ -45,7 +59,7 @@ def training_progress(total_steps: int) -> Iterator[TrainingProgress]:
                     except Empty:
                         break
                     progress.history.append((step, metrics))
-                    _update(bar, step, metrics)
+                    update_bar(bar, step, metrics)
                 stop.wait(_POLL_SECONDS)
 
     thread = threading.Thread(target=show, name="baltoro-progress", daemon=True)
@@ -58,16 +72,30 @@ def training_progress(total_steps: int) -> Iterator[TrainingProgress]:
         progress.queue.shutdown()
 
 
-def _update(bar: tqdm[Any], step: int, metrics: Mapping[str, float]) -> None:
-    shown = {"train/loss_nats_per_token": "loss", "throughput/tokens_per_second": "tokens/s"}
-    values = {short: metrics[name] for name, short in shown.items() if name in metrics}
-    if values:
-        if bar.n == 0:
-            # Starting workers takes long on some machines; it is no part of the rate.
-            bar.set_description("training", refresh=False)
-            bar.initial = step
-            bar.start_t = bar.last_print_t = time.time()
-        bar.n = step
-        bar.set_postfix(
-            {key: f"{value:,.3f}" if key == "loss" else f"{value:,.0f}" for key, value in values.items()}
+def update_bar(bar: tqdm[Any], step: int, metrics: Mapping[str, float]) -> None:
+    """Show a step's metrics on the bar; those of a validation alone do not move it."""
+    if LOSS not in metrics:
+        return
+    if bar.n == 0 or step <= bar.n:
+        # Starting workers takes long on some machines, and a run that failed goes back: no part of the rate.
+        bar.set_description_str("training", refresh=False)
+        bar.initial = bar.n = step
+        bar.start_t = bar.last_print_t = time.time()
+        bar.last_print_n = step
+    bar.set_postfix_str(describe(metrics), refresh=False)
+    bar.update(step - bar.n)
+
+
+def describe(metrics: Mapping[str, float]) -> str:
+    """Return a step's metrics in a few words: loss, tokens/s, and where they are known, MFU and data wait."""
+    words = [
+        text.format(metrics[name])
+        for name, text in (
+            (LOSS, "loss {:.3f}"),
+            (TOKENS_PER_SECOND, "{:,.0f} tokens/s"),
+            (MFU, "MFU {:.0%}"),
+            (DATA_WAIT, "data wait {:.1%}"),
         )
+        if name in metrics
+    ]
+    return ", ".join(words)

@@ -55,11 +55,36 @@ class ClusterConfig(StrictModel):
         None, "Ray address; empty takes RAY_ADDRESS, and without it starts a local Ray for the run"
     )
     workers: int = execution(1, "training processes", ge=1)
+    min_workers: int | None = execution(
+        None,
+        "elastic: training goes on with so few processes when there is no room for all of them, with the "
+        "same order, batch and learning rate; null waits for all",
+        ge=1,
+    )
     use_gpu: bool = execution(False, "give each training process one GPU")
     cpus_per_worker: int = execution(1, "logical CPUs reserved for each training process", ge=1)
     local_cpus: int | None = execution(
         None, "logical CPUs of a local Ray; empty takes enough for workers + 2", ge=1
     )
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of training processes may change within a run."""
+        return self.min_workers is not None and self.min_workers < self.workers
+
+    @property
+    def least_workers(self) -> int:
+        """Training processes without which nothing starts."""
+        return self.workers if self.min_workers is None else self.min_workers
+
+    @model_validator(mode="after")
+    def _least_is_not_most(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers={self.min_workers} is more than workers={self.workers}, the most there will "
+                "be; lower it, or raise workers"
+            )
+        return self
 
 
 class PinsConfig(StrictModel):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baltoro.core.errors import ConfigError, InputError
+from baltoro.models.attention import SDPA, Attention
 from baltoro.models.embeddings import VocabularyMap, map_vocabulary, padded_size
 from baltoro.models.presets import PRESETS, preset_config
 from baltoro.models.weights import weight_files
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel
+
+
+RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight", "out_proj.weight", "fc2.weight")
+"""How names of matrices end that write to the residual stream (LLaMA's two, and OPT's)."""
+
+_DEVIATION = {"opt": "init_std"}
+"""What a configuration calls the deviation of random matrices, where not ``initializer_range``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +68,21 @@ def plan_model(
         seed: of the random weights of a preset.
 
     Raises:
-        ConfigError: rows are longer than the base's context.
+        ConfigError: rows are longer than the base's context, or than a preset's learned positions.
         InputError: the folder is not a plain safetensors copy of a causal language model.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     if str(base) in PRESETS:
-        config = preset_config(
+        settings = preset_config(
             str(base),
             vocabulary_size=padded_size(len(tokenizer), vocabulary_multiple),
             sequence_length=sequence_length,
             **ids,
-        )
-        return ModelPlan(config.to_dict(), seed=seed)
+        ).to_dict()
+        refuse_long_context(settings, sequence_length, str(base))
+        return ModelPlan(settings, seed=seed)
     folder = Path(base)
     weight_files(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -104,9 +113,14 @@ def refuse_long_context(config: Mapping[str, Any], sequence_length: int, base: s
     """
     context = config.get("max_position_embeddings")
     if context is not None and sequence_length > context:
+        why = (
+            f"the {context} positions {base} was trained for"
+            if has_rotary_positions(config)
+            else f"the {context} learned positions of {base}, and there is nothing beyond them"
+        )
         raise ConfigError(
-            f"sequence_length={sequence_length} is longer than the {context} positions {base} was trained "
-            f"for; lower it to at most {context}, or choose another model.base"
+            f"sequence_length={sequence_length} is longer than {why}; lower it to at most {context}, or "
+            "choose another model.base"
         )
     window = config.get("sliding_window")
     if window is not None and config.get("use_sliding_window", True) and sequence_length > window:
@@ -116,17 +130,58 @@ def refuse_long_context(config: Mapping[str, Any], sequence_length: int, base: s
         )
 
 
-def build_model(plan: ModelPlan) -> PreTrainedModel:
-    """Return the model on the meta device: shapes, no values, float32."""
+def has_rotary_positions(config: Mapping[str, Any]) -> bool:
+    """Return whether a model turns queries and keys by their position, so that positions can be scaled.
+
+    Args:
+        config: the model's ``config.json``.
+    """
+    return any(config.get(name) for name in ("rope_parameters", "rope_theta", "rope_scaling"))
+
+
+def refuse_rope_scaling(config: Mapping[str, Any], base: str) -> None:
+    """Refuse to scale the positions of a model that learned them.
+
+    Args:
+        config: the model's ``config.json``.
+        base: the model, as people named it.
+
+    Raises:
+        ConfigError: the model has no rotary positions.
+    """
+    if not has_rotary_positions(config):
+        raise ConfigError(
+            f"model.rope_scaling: {base} has learned positions, which cannot be scaled to longer contexts; "
+            "leave model.rope_scaling out, or choose a model.base with rotary positions"
+        )
+
+
+def build_model(plan: ModelPlan, attention: Attention = SDPA) -> PreTrainedModel:
+    """Return the model on the meta device: shapes, no values, float32.
+
+    Args:
+        plan: what it is.
+        attention: the kernel it will run with.
+
+    Raises:
+        InputError: the architecture cannot run with packed rows.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = dict(plan.config)
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, attn_implementation="sdpa", dtype=torch.float32
-        )
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention.implementation(), dtype=torch.float32
+            )
+    except ValueError as error:
+        # So transformers refuses an architecture without this kernel.
+        raise InputError(
+            f"the {config.model_type} architecture does not run with the attention kernel "
+            f"{attention.kernel} ({error}); choose another attention or model.base"
+        ) from error
     return model
 
 
@@ -187,7 +242,7 @@ def load_weights(
 def initial_value(name: str, shape: tuple[int, ...], plan: ModelPlan) -> torch.Tensor:
     """Return a parameter's random start, float32 on the CPU.
 
-    Matrices are normal with deviation ``initializer_range``; the two projections of each block that write to
+    Matrices are normal with the configuration's deviation; the two projections of each block that write to
     the residual stream are scaled by ``1/√(2 · layers)``, so that its variance does not grow with depth
     (Radford et al. 2019, GPT-2, section 2.3). Norm scales are one, biases zero.
     """
@@ -197,8 +252,8 @@ def initial_value(name: str, shape: tuple[int, ...], plan: ModelPlan) -> torch.T
         return torch.zeros(shape)
     if len(shape) < 2:
         return torch.ones(shape)
-    deviation = float(plan.config["initializer_range"])
-    if name.endswith(("o_proj.weight", "down_proj.weight")):
+    deviation = float(plan.config[_DEVIATION.get(plan.config["model_type"], "initializer_range")])
+    if name.endswith(RESIDUAL_PROJECTIONS):
         deviation /= math.sqrt(2 * plan.config["num_hidden_layers"])
     digest = hashlib.sha256(f"{plan.seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -6,13 +6,20 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from baltoro.core.config import StrictModel, result
+from baltoro.core.config import StrictModel, execution, result
 
 
 class OptimizerConfig(StrictModel):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with decay decoupled from the gradient."""
 
-    name: Literal["adamw"] = result("adamw", "the optimizer")
+    name: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = result(
+        "adamw",
+        "adamw; adamw_8bit keeps both moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861); paged_… "
+        "lets them leave the GPU's memory when it is full",
+    )
+    implementation: Literal["fused", "foreach"] = execution(
+        "fused", "adamw: one kernel for all, or one per operation and list of tensors"
+    )
     learning_rate: float = result(3e-4, "peak learning rate", gt=0.0, le=1.0)
     beta1: float = result(0.9, "decay of the gradient's running mean", ge=0.0, lt=1.0)
     beta2: float = result(0.95, "decay of the squared gradient's running mean", ge=0.0, lt=1.0)
@@ -22,6 +29,15 @@ class OptimizerConfig(StrictModel):
     max_gradient_norm: float | None = result(
         1.0, "gradients are scaled down to this global norm; null leaves them", gt=0.0
     )
+
+    @model_validator(mode="after")
+    def _implementation_is_of_adamw(self) -> Self:
+        if self.name != "adamw" and self.implementation != "fused":
+            raise ValueError(
+                f"implementation={self.implementation} is of name=adamw; {self.name} has kernels of its own, "
+                "so leave implementation out"
+            )
+        return self
 
 
 class ScheduleConfig(StrictModel):

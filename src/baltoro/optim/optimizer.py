@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from baltoro.optim.config import OptimizerConfig
 from baltoro.optim.param_groups import build_param_groups
@@ -16,24 +16,41 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     """Return AdamW over the model's trainable parameters.
 
     To be called after sharding, so that the moments are sharded like the parameters (and have their dtype,
-    float32 master weights).
+    float32 master weights). Whatever the name, its ``state_dict`` holds float32 ``exp_avg``, ``exp_avg_sq``
+    and ``step`` by parameter.
+
+    Args:
+        model: sharded or not, on its device.
+        config: which AdamW.
+
+    Raises:
+        ConfigError: the device cannot do what ``config.name`` asks for.
+        PlatformError: a library that it needs is not installed.
     """
     import torch
+    from torch import nn
 
     groups = build_param_groups(
         model, weight_decay=config.weight_decay, decay_embeddings=config.decay_embeddings
     )
-    return torch.optim.AdamW(
+    if config.name != "adamw":
+        from baltoro.optim.eight_bit import build_bitsandbytes_adamw
+
+        embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+        return build_bitsandbytes_adamw(groups, config, float32_moments=embeddings)
+    kernels = {name: config.implementation == name for name in ("fused", "foreach")}
+    optimizer = torch.optim.AdamW(
         groups,
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
-        # One kernel per group on CPU and GPU; the update's arithmetic is the same.
-        fused=True,
+        fused=kernels["fused"],
+        foreach=kernels["foreach"],
     )
 
+    def keep_kernels(_optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        # A checkpoint names the kernels it was made with; a resumed run may have others.
+        return {**state, "param_groups": [group | kernels for group in state["param_groups"]]}
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+    optimizer.register_load_state_dict_pre_hook(keep_kernels)
+    return optimizer

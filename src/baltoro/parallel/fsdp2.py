@@ -1,34 +1,33 @@
 """FSDP2 (``torch.distributed.fsdp.fully_shard``): parameters, gradients and moments sharded over ranks.
 
-Works on CPU (gloo) and GPU (NCCL), on one rank too. Master weights are float32; with ``bfloat16`` precision
-the forward and backward pass see bf16 copies and gradients are reduced in float32. FSDP's own averaging of
-gradients is off: the loss of a micro-batch is already divided by the step's token count over all ranks.
+Works on CPU (gloo) and GPU (NCCL), on one rank too. With ``dp_replicate`` above 1 the model is sharded within
+groups of ranks and copied between them (hybrid sharding). FSDP's own averaging of gradients is off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from baltoro.parallel.config import ParallelConfig
+from baltoro.parallel.data_parallel import DataParallel, compute_dtype
 from baltoro.parallel.mesh import REPLICATE_AXIS, SHARD_AXIS, build_mesh
-from baltoro.parallel.strategy import Assign, LossSum
+from baltoro.parallel.strategy import Precision
+from baltoro.parallel.timing import PhaseTimer
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Precision = Literal["float32", "bfloat16"]
 
-
-class Fsdp2:
+class Fsdp2(DataParallel):
     """The FSDP2 strategy; see :class:`~baltoro.parallel.strategy.Strategy` for the contract.
 
-    Args:
-        config: degrees of data parallelism.
-        device: where this rank computes; the process group must serve it.
-        precision: dtype of forward and backward pass.
-        max_gradient_norm: global norm that gradients are clipped to; ``None`` leaves them.
+    Each decoder block is gathered and freed as a unit, the rest of the model is one more: embedding and
+    output projection stay in that root unit, where tied weights remain one parameter. Shards of the gradient
+    are reduced after every micro-batch, so memory stays that of a shard; between replicas they are summed
+    only with the last one of a step.
     """
 
     def __init__(
@@ -38,125 +37,90 @@ class Fsdp2:
         device: torch.device,
         precision: Precision,
         max_gradient_norm: float | None,
+        timer: PhaseTimer,
     ) -> None:
-        self.device = device
-        self.mesh = build_mesh(config, device.type)
-        self._precision = precision
-        self._max_gradient_norm = max_gradient_norm
-        self._model: Any = None
-        self._optimizer: torch.optim.Optimizer
-        self._loss_sum: LossSum
-
-    def setup(
-        self,
-        model: nn.Module,
-        *,
-        blocks: Sequence[nn.Module],
-        load: Callable[[nn.Module, Assign], None],
-        build_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
-        loss_sum: LossSum,
-    ) -> None:
-        """Shard each block, then the rest as one unit; give it storage; load; make the optimizer.
-
-        Embedding and output projection stay in the root unit, where tied weights remain one parameter.
-
-        Args:
-            model: float32 parameters on the meta device.
-            blocks: the decoder blocks, each gathered and freed as a unit.
-            load: fills every parameter of the model through the given :data:`Assign`.
-            build_optimizer: called with the sharded model.
-            loss_sum: the loss of one micro-batch.
-        """
-        import torch
-        from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-
-        policy = (
-            MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-            if self._precision == "bfloat16"
-            else MixedPrecisionPolicy()
+        super().__init__(
+            config, device=device, precision=precision, max_gradient_norm=max_gradient_norm, timer=timer
         )
-        hybrid = self.mesh[REPLICATE_AXIS].size() > 1
-        mesh = self.mesh if hybrid else self.mesh[SHARD_AXIS]
+        self.mesh = build_mesh(config, device.type)
+        self._hybrid = self.mesh[REPLICATE_AXIS].size() > 1
+        self._units: list[Any] = []
+
+    def _spread(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        import torch
+        from torch.distributed.fsdp import (
+            CPUOffloadPolicy,
+            FSDPModule,
+            MixedPrecisionPolicy,
+            OffloadPolicy,
+            fully_shard,
+        )
+
+        settings = self._config.fsdp2
+        on_gpu = self.device.type == "cuda"
+        options: dict[str, Any] = {
+            "mesh": self.mesh[REPLICATE_AXIS, SHARD_AXIS] if self._hybrid else self.mesh[SHARD_AXIS],
+            "mp_policy": MixedPrecisionPolicy()
+            if self._precision == "float32"
+            else MixedPrecisionPolicy(param_dtype=compute_dtype(self._precision), reduce_dtype=torch.float32),
+            "offload_policy": CPUOffloadPolicy(pin_memory=on_gpu)
+            if settings.cpu_offload
+            else OffloadPolicy(),
+        }
         for block in blocks:
-            fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(model, mesh=mesh, mp_policy=policy)
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                module.set_gradient_divide_factor(1.0)
-                # A factor alone asks for NCCL's pre-multiplied sum, which gloo does not have.
-                module.set_force_sum_reduction_for_comms(True)
-        model.to_empty(device=self.device)
-        load(model, assign_shard)
-        model.train()
-        self._model, self._loss_sum = model, loss_sum
-        self._optimizer = build_optimizer(model)
-        self._hybrid = hybrid
+            fully_shard(block, reshard_after_forward=settings.reshard_after_forward, **options)
+        # The backward pass begins with the root unit: freeing it after the forward pass would save nothing.
+        fully_shard(model, reshard_after_forward=False, **options)
+        self._units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        for unit in self._units:
+            unit.set_gradient_divide_factor(1.0)
+            # A factor alone asks for NCCL's pre-multiplied sum, which gloo does not have.
+            unit.set_force_sum_reduction_for_comms(True)
+        model.to_empty(device="cpu" if settings.cpu_offload else self.device)
+        if settings.cpu_offload:
+            # Only parameters travel to the device and back; buffers are used where they are.
+            for module in model.modules():
+                for name, buffer in module._buffers.items():
+                    if buffer is not None:
+                        module._buffers[name] = buffer.to(self.device)
 
-    def forward_backward(self, inputs: Any, *, denominator: int, last: bool) -> torch.Tensor:
-        """Add one micro-batch's gradient of ``loss_sum / denominator``; return the summed loss (detached).
+    def _assign(self, parameter: nn.Parameter, full: torch.Tensor) -> None:
+        assign_shard(parameter, full)
 
-        Shards of the gradient are reduced after every micro-batch (memory stays that of a shard); between
-        replicas they are summed only with the last one.
-        """
+    def _weights_changed(self) -> None:
+        # The next pass gathers anew.
+        pass
+
+    @contextlib.contextmanager
+    def _passes(self, *, last: bool) -> Iterator[None]:
         if self._hybrid:
             self._model.set_requires_all_reduce(last)
-        loss = self._loss_sum(self._model, inputs)
-        (loss / denominator).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        yield
 
-    def clip_and_step(self, learning_rate: float) -> tuple[float, bool]:
-        """Clip to the global norm and update; a gradient that is not finite is dropped, weights untouched."""
-        import math
-
-        import torch
-
-        limit = math.inf if self._max_gradient_norm is None else self._max_gradient_norm
-        norm: Any = torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
-        gradient_norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        stepped = math.isfinite(gradient_norm)
-        if stepped:
-            for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate
-            self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return gradient_norm, stepped
-
-    def evaluate(self, inputs: Any) -> torch.Tensor:
-        """Return the summed loss of one micro-batch without gradient."""
-        import torch
-
-        self._model.eval()
+    @contextlib.contextmanager
+    def _evaluation(self) -> Iterator[None]:
         try:
-            with torch.no_grad():
-                return self._loss_sum(self._model, inputs)
+            yield
         finally:
-            # The root unit stays gathered for a backward pass that does not come here.
-            self._model.reshard()
-            self._model.train()
+            # What stays gathered for a backward pass that does not come here would miss the next update.
+            for unit in self._units:
+                unit.reshard()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return ``{"model": …, "optimizer": …}`` as DTensors by parameter name, loadable on any layout."""
-        from torch.distributed.checkpoint.state_dict import get_state_dict
+    def _local(self, tensor: torch.Tensor) -> torch.Tensor:
+        sharded: Any = tensor.detach()
+        local: torch.Tensor = sharded.to_local()
+        return local
 
-        model, optimizer = get_state_dict(self._model, self._optimizer)
-        return {"model": model, "optimizer": optimizer}
+    def _sum_over_shards(self, value: torch.Tensor) -> None:
+        import torch.distributed as dist
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state that a checkpoint filled in place."""
-        from torch.distributed.checkpoint.state_dict import set_state_dict
+        dist.all_reduce(value, group=self.mesh[SHARD_AXIS].get_group())
 
-        set_state_dict(
-            self._model,
-            self._optimizer,
-            model_state_dict=state["model"],
-            optim_state_dict=state["optimizer"],
-        )
-
-    def full_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield every parameter whole, in the model's order, one at a time; tied ones come once."""
-        for name, parameter in self._model.named_parameters():
-            value: Any = parameter.detach()
-            yield name, value.full_tensor().cpu()
+    def _whole(self, parameter: torch.Tensor) -> torch.Tensor:
+        # An offloaded shard travels through the device, which the process group serves.
+        on_device: Any = parameter.to(self.device)
+        whole: torch.Tensor = on_device.full_tensor()
+        return whole
 
 
 def assign_shard(parameter: nn.Parameter, full: torch.Tensor) -> None:

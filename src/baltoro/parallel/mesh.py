@@ -1,4 +1,9 @@
-"""The device mesh: which rank is which coordinate of ``dp_replicate × dp_shard``."""
+"""The device mesh: which rank is which coordinate of ``dp_replicate × dp_shard``.
+
+Strategies reach the ranks they talk to by the names of axes, never by the shape of the mesh. A further kind
+of parallelism (tensor, context) is one more axis behind these two: ranks that differ only in it are fed the
+same rows, and are neighbours, since its traffic is the heaviest.
+"""
 
 from __future__ import annotations
 

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 LossSum = Callable[["nn.Module", Any], "torch.Tensor"]
 """``(module, inputs) → scalar``: the summed loss of a micro-batch in nats, with its graph."""
 
 Assign = Callable[["nn.Parameter", "torch.Tensor"], None]
 """Writes a whole tensor's values into this rank's share of a parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What became of a step's gradients, the same on every rank.
+
+    Attributes:
+        gradient_norm: global norm before clipping, without the loss scale.
+        stepped: weights and moments were updated.
+        overflowed: not updated because the float16 loss scale was too high; it is lower now.
+    """
+
+    gradient_norm: float
+    stepped: bool
+    overflowed: bool = False
 
 
 class Strategy(Protocol):
@@ -33,14 +51,22 @@ class Strategy(Protocol):
     def forward_backward(self, inputs: Any, *, denominator: int, last: bool) -> torch.Tensor:
         """Add one micro-batch's gradient of ``loss_sum / denominator``; return the summed loss (detached)."""
 
-    def clip_and_step(self, learning_rate: float) -> tuple[float, bool]:
-        """Clip, update unless the gradient is not finite, clear; return ``(gradient norm, stepped)``."""
+    def clip_and_step(self, learning_rate: float) -> Update:
+        """Clip, update unless the gradient is not finite, clear the gradients."""
+
+    def leave_out(self) -> Update:
+        """Clear the gradients without an update; the norm of the answer is not a number."""
 
     def evaluate(self, inputs: Any) -> torch.Tensor:
         """Return the summed loss of one micro-batch without gradient."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return this rank's share of model and optimizer, by names that do not depend on the layout."""
+        """Return this rank's share of model and optimizer, by names that do not depend on the layout.
+
+        ``{"model": {name: …}, "optimizer": {"state": {name: {"step", "exp_avg", "exp_avg_sq"}}, …}}`` in the
+        float32 of the master weights, as ``torch.distributed.checkpoint`` saves and loads it: tensors,
+        DTensors, or boxes of them. Every strategy reads what any other has written.
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave and a checkpoint filled in place."""

@@ -10,8 +10,10 @@ from baltoro.checkpoint.config import CheckpointConfig
 from baltoro.core.config import StrictModel, execution, result, section
 from baltoro.core.errors import ConfigError
 from baltoro.data.order import StepOrder
+from baltoro.models.config import AttentionName
 from baltoro.optim.config import OptimizerConfig, ScheduleConfig
-from baltoro.parallel.config import ParallelConfig
+from baltoro.parallel.config import ParallelConfig, StrategyName
+from baltoro.parallel.strategy import Precision
 
 
 class EvaluationConfig(StrictModel):
@@ -21,6 +23,51 @@ class EvaluationConfig(StrictModel):
         None, "steps between validations; null validates only before the first and after the last", ge=1
     )
     max_rows: int = execution(256, "rows of the validation split that are used, the first ones", ge=1)
+
+
+class LossConfig(StrictModel):
+    """Which implementation computes the cross-entropy; all give the same loss."""
+
+    implementation: Literal["auto", "full", "chunked", "liger"] = execution(
+        "auto",
+        "full: all logits at once; chunked: never more than chunk_tokens of them; liger: fused kernel (GPU); "
+        "auto: liger where it runs, else chunked",
+    )
+    chunk_tokens: int = execution(1024, "chunked: positions whose logits exist at one time", ge=1)
+
+
+class FeedConfig(StrictModel):
+    """How rows reach the workers; which rows never depends on it."""
+
+    implementation: Literal["direct", "ray_data"] = execution(
+        "direct", "direct: each worker reads its row groups; ray_data: tasks of the cluster read for it"
+    )
+    prefetch_steps: int = execution(2, "steps that are kept ready", ge=1, le=1024)
+
+
+class FaultConfig(StrictModel):
+    """What happens when a step, a worker or a node goes wrong."""
+
+    max_failures: int = execution(
+        3, "times that workers are started again after a failure; 0 stops at once", ge=0
+    )
+    preemption_grace_seconds: float = execution(
+        30.0, "time between a preemption notice and the end; a checkpoint that fits is taken", ge=0.0
+    )
+    hang_seconds: float | None = execution(
+        1800.0, "a rank without progress for so long dumps its stacks and ends; null waits for ever", gt=0.0
+    )
+    on_bad_step: Literal["stop", "skip", "roll_back"] = execution(
+        "stop",
+        "loss or gradient not finite, or a spike: stop, leave the step's update out, or go back to the last "
+        "checkpoint and leave the steps since then out",
+    )
+    spike_factor: float | None = execution(
+        None,
+        "a loss above so many times the median of the last 100 steps is a bad step; null tests none",
+        gt=1.0,
+    )
+    max_bad_steps: int = execution(10, "bad steps of one attempt after which training stops", ge=1)
 
 
 class TrainConfig(StrictModel):
@@ -41,17 +88,35 @@ class TrainConfig(StrictModel):
         None, "end here at the latest; unlike steps, a dataset that ends earlier is not refused", ge=1
     )
     seed: int = result(0, "of random generators during training", ge=0)
-    precision: Literal["float32", "bfloat16"] = result(
-        "bfloat16", "dtype of forward and backward pass and of the exported weights; masters are float32"
+    precision: Precision = result(
+        "bfloat16",
+        "dtype of forward and backward pass and of the exported weights; masters are float32; float16 scales "
+        "the loss, for GPUs without bfloat16",
     )
     optimizer: OptimizerConfig = section(OptimizerConfig, "the optimizer")
     schedule: ScheduleConfig = section(ScheduleConfig, "the learning rate over the run")
-    strategy: Literal["fsdp2"] = execution("fsdp2", "how the model is spread over workers")
-    parallel: ParallelConfig = section(ParallelConfig, "degrees of parallelism")
+    strategy: StrategyName = execution(
+        "fsdp2", "how the model is spread over workers: fsdp2 or deepspeed shard it, ddp copies it"
+    )
+    parallel: ParallelConfig = section(ParallelConfig, "layout over workers, memory against time")
+    attention: AttentionName = execution(
+        "auto",
+        "kernel behind the one packed mask: sdpa (any device), flex or flash_varlen (GPU); auto takes the "
+        "best that the device has and says which",
+    )
+    loss: LossConfig = section(LossConfig, "how logits and cross-entropy are computed")
     micro_batch: int = execution(1, "rows per forward pass and worker; accumulation follows from it", ge=1)
     log_every_steps: int = execution(1, "steps between reported metrics", ge=1)
     evaluation: EvaluationConfig = section(EvaluationConfig, "validation during training")
     checkpoint: CheckpointConfig = section(CheckpointConfig, "checkpoints")
+    feed: FeedConfig = section(FeedConfig, "how rows reach the workers")
+    faults: FaultConfig = section(FaultConfig, "what happens when something breaks")
+    prometheus_port: int | None = execution(
+        None, "rank 0 serves its metrics on this port for Prometheus; null serves none", ge=1, le=65_535
+    )
+    device_peak_flops: float | None = execution(
+        None, "peak of one device in FLOP/s at this precision, for MFU; null looks the device up", gt=0.0
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

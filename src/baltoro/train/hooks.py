@@ -12,6 +12,7 @@ from baltoro.checkpoint.checkpointer import Checkpointer
 from baltoro.checkpoint.policy import is_due
 from baltoro.checkpoint.state import TrainState
 from baltoro.parallel.strategy import Strategy
+from baltoro.parallel.timing import PhaseTimer
 from baltoro.train.metrics import VALIDATION_LOSS, StepRecord
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -37,8 +38,16 @@ class Hook:
 class ReportHook(Hook):
     """Reports the metrics of every n-th step, and of the first and last one."""
 
-    def __init__(self, report: Report, *, every_steps: int, total_steps: int) -> None:
+    def __init__(
+        self,
+        report: Report,
+        metrics: Callable[[StepRecord], Mapping[str, float]],
+        *,
+        every_steps: int,
+        total_steps: int,
+    ) -> None:
         self._report = report
+        self._metrics = metrics
         self._every_steps = every_steps
         self._total_steps = total_steps
 
@@ -47,41 +56,67 @@ class ReportHook(Hook):
         if record.step == 1 or is_due(
             record.step, every_steps=self._every_steps, total_steps=self._total_steps
         ):
-            self._report(record.step, record.metrics())
+            self._report(record.step, self._metrics(record))
 
 
 class ValidationHook(Hook):
-    """Reports the validation loss every n-th step; the ends of the run are not its business."""
+    """Reports the validation loss every n-th step; the ends of the run are not its business.
+
+    Attributes:
+        loss: the newest one, nats per token; ``None`` before the first.
+    """
 
     def __init__(
-        self, measure: Callable[[], float], report: Report, *, every_steps: int, total_steps: int
+        self,
+        measure: Callable[[], float],
+        report: Report,
+        timer: PhaseTimer,
+        *,
+        every_steps: int,
+        total_steps: int,
     ) -> None:
+        self._timer = timer
         self._measure = measure
         self._report = report
         self._every_steps = every_steps
         self._total_steps = total_steps
+        self.loss: float | None = None
 
     def step_end(self, record: StepRecord) -> None:
         """Validate if due, on every rank."""
         if record.step < self._total_steps and record.step % self._every_steps == 0:
-            self._report(record.step, {VALIDATION_LOSS: self._measure()})
+            with self._timer.host("validation"):
+                self.loss = self._measure()
+            self._report(record.step, {VALIDATION_LOSS: self.loss})
 
 
 class CheckpointHook(Hook):
     """Saves when due; the run is finished only when the last checkpoint is published."""
 
     def __init__(
-        self, checkpointer: Checkpointer, strategy: Strategy, *, every_steps: int | None, total_steps: int
+        self,
+        checkpointer: Checkpointer,
+        strategy: Strategy,
+        timer: PhaseTimer,
+        *,
+        every_steps: int | None,
+        total_steps: int,
+        validation_loss: Callable[[], float | None] = lambda: None,
     ) -> None:
+        self._timer = timer
+        self._validation_loss = validation_loss
         self._checkpointer = checkpointer
         self._strategy = strategy
         self._every_steps = every_steps
         self._total_steps = total_steps
 
     def step_end(self, record: StepRecord) -> None:
-        """Save if due."""
+        """Save if due; never a step that is to be undone."""
+        if record.verdict.rolls_back:
+            return
         if is_due(record.step, every_steps=self._every_steps, total_steps=self._total_steps):
-            self._checkpointer.save(self._strategy, record.state)
+            with self._timer.host("checkpoint"):
+                self._checkpointer.save(self._strategy, record.state, validation_loss=self._validation_loss())
 
     def finish(self) -> None:
         """Wait until the last checkpoint is published."""

@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from baltoro.checkpoint.state import TrainState
-from baltoro.core.errors import TrainingError
-from baltoro.data.collate import collate
+from baltoro.data.collate import collate, without_targets
+from baltoro.data.digest import digest_rows, digest_text
+from baltoro.data.feed import FedRows, FedStep
 from baltoro.parallel.ranks import Ranks
 from baltoro.parallel.strategy import Strategy
+from baltoro.parallel.timing import PhaseTimer
+from baltoro.train.bad_steps import BadSteps, RollBack
 from baltoro.train.hooks import Hook
 from baltoro.train.metrics import StepRecord
 
 if TYPE_CHECKING:
     import torch
 
-    from baltoro.data.shards import RowBatch
+    from baltoro.data.collate import ModelInputs
     from baltoro.optim.schedule import Schedule
 
 
 def train_steps(
     strategy: Strategy,
-    feed: Iterable[tuple[int, list[RowBatch]]],
+    feed: Iterable[FedStep],
     *,
     schedule: Schedule,
     state: TrainState,
     ranks: Ranks,
     device: torch.device,
+    timer: PhaseTimer,
+    bad_steps: BadSteps,
     hooks: Sequence[Hook] = (),
 ) -> TrainState:
     """Train on everything the feed gives; return the position reached.
 
     Args:
         strategy: set up, its weights and moments those of ``state``.
-        feed: ``(step, this rank's micro-batches)`` from ``state.step`` on.
+        feed: this rank's rows from ``state.step`` on.
         schedule: learning rate of each step.
         state: where to start.
         ranks: all ranks; each is fed its own rows.
         device: where the model is.
+        timer: the one that ``strategy`` counts its phases with.
+        bad_steps: decides what becomes of a step whose loss or gradient is not to be learned from.
         hooks: called in order.
 
     Raises:
-        TrainingError: loss or gradient is not finite; that step is neither counted nor saved.
+        TrainingError: ``bad_steps`` stops training; that step is neither counted nor saved.
+        RollBack: ``bad_steps`` wants the last checkpoint back.
     """
     import torch
 
@@ -53,43 +59,52 @@ def train_steps(
         for hook in hooks:
             hook.start(state)
         began = time.perf_counter()
-        for step, micro_batches in feed:
-            batches = [collate(rows).to(device) for rows in micro_batches]
-            counts = torch.tensor([[b.valid_tokens, b.tokens] for b in batches], device=device).sum(dim=0)
-            valid_tokens, tokens = ranks.sum(counts).tolist()
-
-            learning_rate = schedule.learning_rate(step)
-            loss_sum = torch.zeros((), device=device)
-            for index, inputs in enumerate(batches):
-                last = index == len(batches) - 1
-                loss_sum += strategy.forward_backward(inputs, denominator=max(valid_tokens, 1), last=last)
-            gradient_norm, stepped = strategy.clip_and_step(learning_rate)
-
-            loss = float(ranks.sum(loss_sum)) / max(valid_tokens, 1)
-            if not stepped or not math.isfinite(loss):
-                raise _not_finite(step, loss, gradient_norm, learning_rate)
-            state = replace(
-                state,
-                step=step + 1,
-                tokens_seen=state.tokens_seen + tokens,
-                first_loss=loss if state.first_loss is None else state.first_loss,
-                last_loss=loss,
+        for fed in _timed(feed, timer):
+            inputs = [_collated(part) for part in fed.micro_batches]
+            digests = [
+                digest_rows(part.rows, batch) for part, batch in zip(fed.micro_batches, inputs, strict=True)
+            ]
+            counts = torch.tensor(
+                [[b.valid_tokens, b.tokens, *d] for b, d in zip(inputs, digests, strict=True)]
             )
+            valid_tokens, tokens, *lanes = ranks.sum(counts.sum(dim=0).to(device)).tolist()
+
+            learning_rate = schedule.learning_rate(fed.step)
+            loss_sum = torch.zeros((), device=device)
+            for index, batch in enumerate(inputs):
+                last = index == len(inputs) - 1
+                loss_sum += strategy.forward_backward(
+                    batch.to(device), denominator=max(valid_tokens, 1), last=last
+                )
+            loss = float(ranks.sum(loss_sum)) / max(valid_tokens, 1)
+            complaint = bad_steps.complaint(loss)
+            update = strategy.clip_and_step(learning_rate) if complaint is None else strategy.leave_out()
+            verdict = bad_steps.judge(fed.step, loss, update, learning_rate, complaint)
+
+            state = state.advanced(tokens=tokens, loss=loss, learned=update.stepped)
             record = StepRecord(
                 state=state,
+                rows=fed.rows,
+                digest=digest_text(lanes),
                 loss=loss,
-                gradient_norm=gradient_norm,
+                update=update,
+                verdict=verdict,
                 learning_rate=learning_rate,
                 tokens=tokens,
                 valid_tokens=valid_tokens,
+                phase_seconds=timer.take(),
                 seconds=time.perf_counter() - began,
                 world_size=ranks.world_size,
             )
+            began = time.perf_counter()
             for hook in hooks:
                 hook.step_end(record)
-            began = time.perf_counter()
+            if verdict.rolls_back:
+                raise RollBack(state, verdict.reason or "")
         for hook in hooks:
             hook.finish()
+    except RollBack:
+        raise
     except BaseException:
         for hook in hooks:
             hook.error()
@@ -97,10 +112,17 @@ def train_steps(
     return state
 
 
-def _not_finite(step: int, loss: float, gradient_norm: float, learning_rate: float) -> TrainingError:
-    return TrainingError(
-        f"step {step + 1}: loss {loss} and gradient norm {gradient_norm} must be finite (learning rate "
-        f"{learning_rate:.3g}); this step does not count and training stops; lower "
-        "optimizer.learning_rate, lengthen the warm-up, or look at the rows of this step, "
-        "then resume from the last checkpoint"
-    )
+def _timed(feed: Iterable[FedStep], timer: PhaseTimer) -> Iterator[FedStep]:
+    """Give the feed's steps, with the time they let the loop wait as phase ``data``."""
+    steps = iter(feed)
+    while True:
+        with timer.host("data"):
+            fed = next(steps, None)
+        if fed is None:
+            return
+        yield fed
+
+
+def _collated(part: FedRows) -> ModelInputs:
+    inputs = collate(part.batch)
+    return inputs if part.rows else without_targets(inputs)

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baltoro.checkpoint.checkpointer import Checkpointer, collect_abandoned
-from baltoro.checkpoint.head import Claim, Finished, Head, RunIdentity, claim_attempt
+from baltoro.checkpoint.head import Claim, Finished, Head, RunIdentity, claim_attempt, read_head
+from baltoro.checkpoint.ledger import Ledger
 from baltoro.checkpoint.state import TrainState, seed_rank
-from baltoro.core.errors import ConfigError
+from baltoro.core.errors import ConfigError, TrainingError
 from baltoro.core.storage import Storage, join
 from baltoro.data.feed import Feed
 from baltoro.data.order import StepOrder
 from baltoro.data.tokenizer import save_tokenizer
+from baltoro.models.attention import choose_attention
 from baltoro.models.export import write_hf_folder
+from baltoro.models.flops import peak_flops, training_flops_per_token
 from baltoro.models.load import ModelPlan, build_model, decoder_blocks, load_weights
 from baltoro.models.weights import combined_digest, digest_folder
 from baltoro.optim.optimizer import build_optimizer
 from baltoro.optim.schedule import build_schedule
-from baltoro.parallel.fsdp2 import Fsdp2
+from baltoro.parallel.build import build_strategy
 from baltoro.parallel.ranks import Ranks
+from baltoro.parallel.strategy import Strategy
+from baltoro.parallel.timing import PhaseTimer
+from baltoro.train.bad_steps import BadSteps, RollBack
 from baltoro.train.config import TrainConfig, total_steps
 from baltoro.train.hooks import CheckpointHook, Hook, Report, ReportHook, ValidationHook
+from baltoro.train.ledger_hook import LedgerHook
 from baltoro.train.loop import train_steps
-from baltoro.train.loss import evaluate, next_token_loss_sum
+from baltoro.train.loss import evaluate, make_loss_sum
 from baltoro.train.metrics import VALIDATION_LOSS, StepRecord
+from baltoro.train.preemption import PreemptionHook, SecondsLeft
+from baltoro.train.prometheus import MetricsEndpoint, PrometheusHook
+from baltoro.train.throughput import Throughput
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +48,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+MakeFeed = Callable[..., Any]
+"""Makes what is made and used like :class:`~baltoro.data.feed.Feed`."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
@@ -44,6 +58,7 @@ class TrainResult:
 
     Attributes:
         steps: steps done over all attempts.
+        skipped_steps: of these, steps whose rows were consumed without an update.
         tokens_seen: non-padding tokens consumed over all attempts.
         loss_first: training loss of step 1, nats per token.
         loss_last: training loss of the last step, nats per token.
@@ -58,6 +73,7 @@ class TrainResult:
     """
 
     steps: int
+    skipped_steps: int
     tokens_seen: int
     loss_first: float | None
     loss_last: float | None
@@ -81,7 +97,7 @@ class _Totals(Hook):
     def step_end(self, record: StepRecord) -> None:
         """Add the step."""
         self.tokens += record.tokens
-        self.seconds += record.seconds
+        self.seconds += record.step_seconds
 
 
 def pretrain(
@@ -98,6 +114,9 @@ def pretrain(
     scratch: Path,
     report: Report | None = None,
     hooks: Sequence[Hook] = (),
+    elastic: bool = False,
+    preempted: SecondsLeft | None = None,
+    make_feed: MakeFeed = Feed,
 ) -> TrainResult:
     """Train a model from its beginning or its last checkpoint to its end, and export it.
 
@@ -115,20 +134,24 @@ def pretrain(
         run_uri: folder of the run, the same on every rank and every attempt.
         identity: fingerprints of settings and dataset, which a resumed run must share.
         device: of this rank.
-        scratch: a folder on this machine, for files on their way to storage; ranks may share it.
+        scratch: a folder on this machine, for the export on its way to storage; ranks may share it.
         report: called on every rank with due metrics (rank 0 usually shows them).
         hooks: further hooks, run before the checkpoint of a step is taken.
+        elastic: the number of ranks need not divide the rows of a step.
+        preempted: asked after each step whether this machine is about to be taken away.
+        make_feed: gives the rows; made and used like :class:`~baltoro.data.feed.Feed`.
 
     Raises:
         ConfigError: batch, length, schedule or parallel degrees do not fit the dataset or the workers.
         ArtifactError: the run folder belongs to other settings or another dataset, or is damaged.
         TrainingError: loss or gradient is not finite, or a newer attempt has claimed the run.
         StorageError: a checkpoint or the export could not be written.
+        Preempted: there was notice; the run goes on when it is started again.
     """
     ranks = Ranks()
     order = StepOrder(len(dataset), dataset.sequence_length, config.global_batch_tokens)
     steps = total_steps(config, order)
-    order.accumulation(ranks.world_size, config.micro_batch)
+    split = order.split(ranks.world_size, config.micro_batch, uneven=elastic)
     schedule = build_schedule(
         config.schedule,
         learning_rate=config.optimizer.learning_rate,
@@ -137,81 +160,137 @@ def pretrain(
     )
     _check_vocabulary(plan, tokenizer)
     send = report or _report_nothing
-
-    seed_rank(config.seed, step=0, rank=ranks.rank)
-    strategy = Fsdp2(
-        config.parallel,
-        device=device,
-        precision=config.precision,
-        max_gradient_norm=config.optimizer.max_gradient_norm,
-    )
-    model = build_model(plan)
-    strategy.setup(
-        model,
-        blocks=decoder_blocks(model),
-        load=lambda sharded, assign: load_weights(sharded, plan, assign),
-        build_optimizer=lambda sharded: build_optimizer(sharded, config.optimizer),
-        loss_sum=next_token_loss_sum,
-    )
+    timer = PhaseTimer(device)
+    strategy = _set_up(config, plan, device, timer, ranks)
 
     # Claimed only now: whatever is wrong with settings or weights has not cost an attempt.
     claim, head = _claim(ranks, storage, run_uri, identity)
-    checkpointer = Checkpointer(config.checkpoint, claim=claim, device=device, scratch=scratch)
-    state = checkpointer.restore(strategy, head, seed=config.seed) or TrainState()
-    resumed_from_step = state.step
+    with _ledger(claim, head, ranks) as ledger:
+        checkpointer = Checkpointer(config.checkpoint, claim=claim, device=device, ledger=ledger)
+        state = checkpointer.restore(strategy, head, seed=config.seed) or TrainState()
+        resumed_from_step = state.step
 
-    def measure() -> float:
-        assert validation is not None
-        return evaluate(
-            strategy,
-            validation,
-            ranks=ranks,
-            device=device,
-            micro_batch=config.micro_batch,
-            max_rows=config.evaluation.max_rows,
-        )
+        def measure() -> float:
+            assert validation is not None
+            return evaluate(
+                strategy,
+                validation,
+                ranks=ranks,
+                device=device,
+                micro_batch=config.micro_batch,
+                max_rows=config.evaluation.max_rows,
+            )
 
-    validates = validation is not None and len(validation) > 0
-    if validates and state.step == 0:
-        state = replace(state, initial_validation_loss=measure())
-        send(0, {VALIDATION_LOSS: state.initial_validation_loss or 0.0})
-    totals = _Totals()
-    all_hooks: list[Hook] = [totals, ReportHook(send, every_steps=config.log_every_steps, total_steps=steps)]
-    if validates and config.evaluation.every_steps is not None:
+        validates = validation is not None and len(validation) > 0
+        if validates and state.step == 0:
+            state = replace(state, initial_validation_loss=measure())
+            send(0, {VALIDATION_LOSS: state.initial_validation_loss or 0.0})
+        if config.faults.on_bad_step == "roll_back" and not head.checkpoints:
+            # Something to go back to, from the first step on.
+            checkpointer.save(strategy, state)
+
+        throughput = _throughput(config, plan, dataset.sequence_length, device)
+        totals = _Totals()
+        all_hooks: list[Hook] = [
+            totals,
+            ReportHook(send, throughput.metrics, every_steps=config.log_every_steps, total_steps=steps),
+        ]
+        if config.prometheus_port is not None and ranks.rank == 0:
+            endpoint = MetricsEndpoint(config.prometheus_port, run=run_uri)
+            all_hooks.append(PrometheusHook(endpoint, throughput.metrics))
+        validation_hook: ValidationHook | None = None
+        if validates and config.evaluation.every_steps is not None:
+            validation_hook = ValidationHook(
+                measure, send, timer, every_steps=config.evaluation.every_steps, total_steps=steps
+            )
+            all_hooks.append(validation_hook)
+        all_hooks += hooks
+        ledger_hook = LedgerHook(ledger, claim.attempt) if ledger is not None else None
+        if ledger_hook is not None:
+            all_hooks.append(ledger_hook)
+        if preempted is not None:
+            all_hooks.append(PreemptionHook(preempted, checkpointer, strategy, timer))
         all_hooks.append(
-            ValidationHook(measure, send, every_steps=config.evaluation.every_steps, total_steps=steps)
+            CheckpointHook(
+                checkpointer,
+                strategy,
+                timer,
+                every_steps=config.checkpoint.every_steps,
+                total_steps=steps,
+                validation_loss=lambda: validation_hook.loss if validation_hook is not None else None,
+            )
         )
-    all_hooks += hooks
-    all_hooks.append(
-        CheckpointHook(checkpointer, strategy, every_steps=config.checkpoint.every_steps, total_steps=steps)
-    )
-    with Feed(
-        dataset,
-        order,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        micro_batch=config.micro_batch,
-        start_step=state.step,
-        stop_step=steps,
-    ) as feed:
-        state = train_steps(
-            strategy, feed, schedule=schedule, state=state, ranks=ranks, device=device, hooks=all_hooks
+
+        def roll_back(left: RollBack) -> TrainState:
+            """Take the last checkpoint's weights back, and keep the position."""
+            checkpointer.wait()
+            newest = ranks.first(lambda: read_head(storage, run_uri))
+            restored = checkpointer.restore(strategy, newest, seed=config.seed) if newest else None
+            if restored is None:
+                raise TrainingError(
+                    f"{left}: there is no checkpoint to go back to in {run_uri}; run the command again"
+                )
+            ranks.first(lambda: ledger_hook.rolled_back(restored.step) if ledger_hook else None)
+            _logger.warning(
+                "%s: weights of step %d are taken back; steps %d to %d count as seen and are left out",
+                left,
+                restored.step,
+                restored.step + 1,
+                left.state.step,
+            )
+            position = replace(
+                restored,
+                step=left.state.step,
+                tokens_seen=left.state.tokens_seen,
+                skipped_steps=restored.skipped_steps + left.state.step - restored.step,
+            )
+            # Whoever resumes must not meet the bad step again.
+            checkpointer.save(strategy, position)
+            return position
+
+        bad_steps = BadSteps(config.faults)
+        trained = False
+        while not trained:
+            with make_feed(
+                dataset,
+                order,
+                split,
+                rank=ranks.rank,
+                start_step=state.step,
+                stop_step=steps,
+                prefetch_steps=config.feed.prefetch_steps,
+            ) as feed:
+                try:
+                    state = train_steps(
+                        strategy,
+                        feed,
+                        schedule=schedule,
+                        state=state,
+                        ranks=ranks,
+                        device=device,
+                        timer=timer,
+                        bad_steps=bad_steps,
+                        hooks=all_hooks,
+                    )
+                    trained = True
+                except RollBack as left:
+                    state = roll_back(left)
+        validation_after = measure() if validates else None
+        if validation_after is not None:
+            send(state.step, {VALIDATION_LOSS: validation_after})
+        export_uri, files, digest = _export(
+            strategy=strategy,
+            plan=plan,
+            tokenizer=tokenizer,
+            config=config,
+            claim=claim,
+            state=state,
+            ranks=ranks,
+            scratch=scratch,
         )
-    validation_after = measure() if validates else None
-    if validation_after is not None:
-        send(state.step, {VALIDATION_LOSS: validation_after})
-    export_uri, files, digest = _export(
-        strategy=strategy,
-        plan=plan,
-        tokenizer=tokenizer,
-        config=config,
-        claim=claim,
-        state=state,
-        ranks=ranks,
-        scratch=scratch,
-    )
     return TrainResult(
         steps=state.step,
+        skipped_steps=state.skipped_steps,
         tokens_seen=state.tokens_seen,
         loss_first=state.first_loss,
         loss_last=state.last_loss,
@@ -224,6 +303,60 @@ def pretrain(
         export_files=files,
         export_digest=digest,
     )
+
+
+def _set_up(
+    config: TrainConfig, plan: ModelPlan, device: torch.device, timer: PhaseTimer, ranks: Ranks
+) -> Strategy:
+    """Return the strategy with the model in it, its weights loaded."""
+    seed_rank(config.seed, step=0, rank=ranks.rank)
+    strategy = build_strategy(
+        config.strategy,
+        config.parallel,
+        device=device,
+        precision=config.precision,
+        max_gradient_norm=config.optimizer.max_gradient_norm,
+        timer=timer,
+    )
+    attention = choose_attention(
+        config.attention, device=device, precision=config.precision, config=plan.config
+    )
+    model = build_model(plan, attention)
+    strategy.setup(
+        model,
+        blocks=decoder_blocks(model),
+        load=lambda sharded, assign: load_weights(sharded, plan, assign),
+        build_optimizer=lambda sharded: build_optimizer(sharded, config.optimizer),
+        loss_sum=make_loss_sum(config.loss, attention, device),
+    )
+    return strategy
+
+
+@contextlib.contextmanager
+def _ledger(claim: Claim, head: Head, ranks: Ranks) -> Iterator[Ledger | None]:
+    """Give rank 0 the ledger of this attempt, the others nothing."""
+    opened: list[Ledger] = []
+
+    def open_on_first() -> None:
+        opened.append(Ledger(claim, head))
+
+    ranks.first(open_on_first)
+    try:
+        yield opened[0] if opened else None
+    finally:
+        for ledger in opened:
+            ledger.close()
+
+
+def _throughput(
+    config: TrainConfig, plan: ModelPlan, sequence_length: int, device: torch.device
+) -> Throughput:
+    peak = config.device_peak_flops
+    if peak is None and device.type == "cuda":
+        import torch
+
+        peak = peak_flops(torch.cuda.get_device_name(device), config.precision)
+    return Throughput(device, training_flops_per_token(plan.config, sequence_length), peak)
 
 
 def _report_nothing(step: int, metrics: Mapping[str, float]) -> None:
@@ -259,7 +392,7 @@ def _claim(ranks: Ranks, storage: Storage, run_uri: str, identity: RunIdentity) 
 
 def _export(
     *,
-    strategy: Fsdp2,
+    strategy: Strategy,
     plan: ModelPlan,
     tokenizer: Any,
     config: TrainConfig,

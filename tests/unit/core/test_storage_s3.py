@@ -1,8 +1,11 @@
 """S3: retries, short bodies, conditional writes whose answer is lost, and every refusal in one sentence."""
 
+import contextlib
 import datetime
 import json
 import socket
+import threading
+import time
 
 import pytest
 from pydantic import ValidationError
@@ -17,6 +20,7 @@ from baltoro.core.storage import (
     join,
 )
 from baltoro.core.storage import s3 as s3_module
+from baltoro.jobs.verify.outage import door_to
 
 
 @pytest.fixture(autouse=True)
@@ -317,6 +321,29 @@ def test_a_profile_sends_its_prefix_elsewhere(s3):
     storage.write_bytes(join(s3.uri, "out", "x"), b"1")
     with pytest.raises(StorageError, match="cannot be reached"):
         storage.write_bytes(join(s3.uri, "in"), b"1")
+
+
+@pytest.mark.parametrize(("patience_seconds", "outlasts"), [(30.0, True), (0.0, False)])
+def test_a_server_that_goes_away_is_waited_for_as_long_as_patience_lasts(s3, patience_seconds, outlasts):
+    with door_to(s3.endpoint_url) as door:
+        profile = StorageProfile(
+            endpoint_url=door.endpoint, max_attempts=1, patience_seconds=patience_seconds
+        )
+        storage = Storage({s3.uri: profile})
+        storage.write_bytes(join(s3.uri, "before"), b"1")
+        door.shut()
+        threading.Timer(2.0, door.open).start()
+        if not outlasts:
+            with pytest.raises(StorageError, match="cannot be reached"):
+                storage.write_bytes(join(s3.uri, "during"), b"2")
+            return
+        began = time.monotonic()
+        # The connection that stood is cut first, which is not the same as nobody being there.
+        with contextlib.suppress(StorageError):
+            storage.write_bytes(join(s3.uri, "cut"), b"2")
+        storage.write_bytes(join(s3.uri, "during"), b"2")
+        assert time.monotonic() - began > 1.0
+        assert storage.read_bytes(join(s3.uri, "during")) == b"2"
 
 
 @pytest.mark.parametrize(

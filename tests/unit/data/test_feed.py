@@ -58,12 +58,15 @@ def dataset(files):
         yield dataset
 
 
-def feed(dataset, order, rank=0, world_size=1, micro_batch=2, **settings):
-    return Feed(dataset, order, rank=rank, world_size=world_size, micro_batch=micro_batch, **settings)
+def feed(dataset, order, rank=0, world_size=1, micro_batch=2, *, uneven=False, **settings):
+    return Feed(dataset, order, order.split(world_size, micro_batch, uneven=uneven), rank=rank, **settings)
 
 
-def row_numbers(micro_batches):
-    return [int(row) for batch in micro_batches for row in batch.input_ids[:, 0]]
+def row_numbers(fed):
+    """The rows that were really fed, after checking that they are the ones the feed claims."""
+    found = [[int(row) for row in part.batch.input_ids[:, 0]] for part in fed.micro_batches if part.rows]
+    assert found == [list(part.rows) for part in fed.micro_batches if part.rows]
+    return [row for rows in found for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -73,30 +76,47 @@ def test_ranks_in_order_are_fed_the_same_rows_whatever_the_split(dataset, order,
     steps: dict[int, list[int]] = {}
     for rank in range(world_size):
         with feed(dataset, order, rank, world_size, micro_batch) as fed:
-            for step, batches in fed:
-                assert [len(batch) for batch in batches] == [micro_batch] * fed.accumulation
-                steps.setdefault(step, []).extend(row_numbers(batches))
+            for given in fed:
+                sizes = [len(part.batch) for part in given.micro_batches]
+                assert sizes == [micro_batch] * (PER_STEP // world_size // micro_batch)
+                assert given.rows == order.rows_of_step(given.step)
+                steps.setdefault(given.step, []).extend(row_numbers(given))
     assert steps == {step: list(range(step * PER_STEP, (step + 1) * PER_STEP)) for step in range(4)}
+
+
+@pytest.mark.parametrize(("world_size", "micro_batch"), [(5, 1), (5, 2), (7, 4), (13, 2)])
+def test_ranks_of_an_uneven_split_are_fed_every_row_once_and_stay_in_step(
+    dataset, order, world_size, micro_batch
+):
+    fed_rows, counts = [], set()
+    for rank in range(world_size):
+        with feed(dataset, order, rank, world_size, micro_batch, uneven=True, stop_step=1) as fed:
+            (given,) = fed
+        fed_rows += row_numbers(given)
+        counts.add(len(given.micro_batches))
+        assert all(len(part.batch) == max(len(part.rows), 1) for part in given.micro_batches)
+    assert fed_rows == list(range(PER_STEP))
+    assert len(counts) == 1
 
 
 def test_a_feed_starts_and_stops_at_any_step(dataset, order):
     with feed(dataset, order, start_step=2, stop_step=3) as fed:
-        assert [(step, row_numbers(batches)) for step, batches in fed] == [(2, list(range(24, 36)))]
+        assert [(given.step, row_numbers(given)) for given in fed] == [(2, list(range(24, 36)))]
     with feed(dataset, order, start_step=4) as fed:
         assert list(fed) == []
 
 
 def test_a_late_start_reads_nothing_before_it(dataset, order):
     with feed(dataset, order, start_step=3) as fed:
-        assert [step for step, _ in fed] == [3]
+        assert [given.step for given in fed] == [3]
     assert dataset.reads == [36]
 
 
 def test_an_error_while_reading_ahead_reaches_the_consumer(dataset, order):
     dataset.fail_at = 24
     with feed(dataset, order) as fed:
-        assert next(fed)[0] == 0
-        assert next(fed)[0] == 1
+        assert next(fed).step == 0
+        assert next(fed).step == 1
         with pytest.raises(ArtifactError, match="shard 7: damaged"):
             next(fed)
         with pytest.raises(StopIteration):
@@ -105,7 +125,7 @@ def test_an_error_while_reading_ahead_reaches_the_consumer(dataset, order):
 
 def test_reading_ahead_is_bounded_and_closing_ends_the_thread(dataset, order):
     fed = feed(dataset, order, micro_batch=12, prefetch_steps=1)
-    assert next(fed)[0] == 0
+    assert next(fed).step == 0
     for _ in range(100):
         if len(dataset.reads) == 3:
             break

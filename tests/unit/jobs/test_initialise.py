@@ -28,8 +28,8 @@ def test_an_existing_file_is_left_as_it_is(workplace):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("dmo", "--from dmo: no such recipe, did you mean demo? Baltoro comes with: demo"),
-        ("zzz", "--from zzz: no such recipe. Baltoro comes with: demo"),
+        ("dmo", "--from dmo: no such recipe, did you mean demo? Baltoro comes with: academicgpt-70b, demo"),
+        ("zzz", "--from zzz: no such recipe. Baltoro comes with: academicgpt-70b, demo"),
         ("../demo", "no such recipe, did you mean demo?"),
     ],
 )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from baltoro.jobs.pretrain import call_interruptibly
+from baltoro.jobs.training.workers import call_interruptibly
 
 
 def test_what_a_call_returns_or_raises_comes_through():

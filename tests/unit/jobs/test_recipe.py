@@ -70,7 +70,7 @@ def test_a_file_of_the_same_name_wins_over_a_packaged_recipe(workplace):
 
 def test_an_unknown_recipe_is_refused_with_the_packaged_ones(workplace):
     message = mistake("dmeo")
-    assert "dmeo: no such recipe file, and no packaged recipe of that name (demo" in message
+    assert "dmeo: no such recipe file, and no packaged recipe of that name (academicgpt-70b, demo," in message
     assert "`baltoro init DIR` writes one to start from" in message
 
 

@@ -6,7 +6,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
 from baltoro.core.errors import ConfigError, InputError
-from baltoro.models.load import build_model, decoder_blocks, initial_value, load_weights, plan_model
+from baltoro.models.load import (
+    ModelPlan,
+    build_model,
+    decoder_blocks,
+    initial_value,
+    load_weights,
+    plan_model,
+    refuse_rope_scaling,
+)
 from baltoro.testing.tiny import byte_tokenizer, tiny_plan
 
 
@@ -147,3 +155,41 @@ def test_a_folder_without_safetensors_names_the_command(tmp_path):
 def test_decoder_blocks_are_the_layers_in_order():
     model = build_model(tiny_plan(layers=3))
     assert decoder_blocks(model) == list(model.model.layers)
+
+
+def opt_plan(sequence_length=64, **settings):
+    plan = plan_model("opt-tiny", byte_tokenizer(), sequence_length=sequence_length, vocabulary_multiple=8)
+    return ModelPlan({**plan.config, **settings})
+
+
+def test_a_preset_of_learned_positions_refuses_rows_beyond_them():
+    with pytest.raises(
+        ConfigError, match=r"sequence_length=4096 is longer than the 2048 learned positions of opt-tiny"
+    ):
+        opt_plan(4096)
+    assert opt_plan(2048).config["max_position_embeddings"] == 2048
+
+
+def test_rope_scaling_is_refused_for_learned_positions_and_allowed_for_rotary_ones():
+    with pytest.raises(ConfigError, match=r"model\.rope_scaling: opt-tiny has learned positions"):
+        refuse_rope_scaling(opt_plan().config, "opt-tiny")
+    refuse_rope_scaling(tiny_plan().config, "tiny")
+    refuse_rope_scaling({"rope_theta": 1e6}, "an older config.json")
+
+
+def test_random_weights_of_the_opt_family_have_its_deviation():
+    model = materialised(opt_plan(init_std=0.006))
+    block = model.model.decoder.layers[0]
+    assert block.fc1.weight.std().item() == pytest.approx(0.006, rel=0.03)
+    assert model.model.decoder.embed_positions.weight.std().item() == pytest.approx(0.006, rel=0.03)
+    for matrix in (block.fc2.weight, block.self_attn.out_proj.weight):
+        assert matrix.std().item() == pytest.approx(0.006 / 8**0.5, rel=0.03)
+    assert len(decoder_blocks(model)) == 4
+
+
+def test_an_architecture_without_the_kernel_is_refused_by_name():
+    settings = {**tiny_plan().config, "model_type": "gemma2", "head_dim": 8}
+    with pytest.raises(
+        InputError, match="the gemma2 architecture does not run with the attention kernel sdpa"
+    ):
+        build_model(ModelPlan(settings))

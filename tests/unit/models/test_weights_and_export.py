@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from baltoro.core.errors import InputError, StorageError
 from baltoro.models.export import write_hf_folder
-from baltoro.models.load import build_model, load_weights
+from baltoro.models.load import build_model, load_weights, plan_model
 from baltoro.models.weights import digest_folder, weight_files, write_weights
 from baltoro.testing.tiny import byte_tokenizer, tiny_plan
 
@@ -63,6 +63,24 @@ def test_the_export_gives_the_trained_logits(tmp_path, tied):
     ids = torch.randint(0, 259, (2, 12), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_the_opt_family_gives_its_trained_logits_after_the_export(tmp_path):
+    plan = plan_model("opt-tiny", byte_tokenizer(), sequence_length=64, vocabulary_multiple=8)
+    model = trained(plan)
+    write_hf_folder(
+        tmp_path,
+        plan=plan,
+        parameters=iter(list(model.named_parameters())),
+        save_tokenizer=byte_tokenizer().save_pretrained,
+        dtype="float32",
+    )
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ids = torch.randint(0, 259, (2, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+    imported = plan_model(tmp_path, byte_tokenizer(), sequence_length=64, vocabulary_multiple=8)
+    assert torch.equal(trained(imported).lm_head.weight, model.lm_head.weight)
 
 
 @pytest.mark.slow

@@ -58,6 +58,8 @@ class StorageProfile(BaseModel):
         max_attempts: how often one request is tried, the first time included.
         connect_timeout_seconds: how long one connection may take to be made.
         read_timeout_seconds: how long the server may stay silent within one request.
+        patience_seconds: how long a request is tried again when a server that has answered before is gone
+            (it refuses connections): days of training should outlast its restart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -70,6 +72,7 @@ class StorageProfile(BaseModel):
     max_attempts: int = Field(default=6, ge=1, le=20)
     connect_timeout_seconds: float = Field(default=10.0, gt=0, le=300)
     read_timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
+    patience_seconds: float = Field(default=120.0, ge=0, le=3600)
 
     @field_validator("endpoint_url")
     @classmethod

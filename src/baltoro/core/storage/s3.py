@@ -3,7 +3,8 @@
 Requests are retried by botocore (``standard`` mode: throttling, 5xx and lost connections, exponential
 back-off with jitter); what it cannot know is added here: a body that ends early, or is another range than was
 asked for, is fetched again, a conditional write whose answer was lost is recognised as the own one, and every
-refusal becomes one sentence with a remedy. All of it is bounded by ``max_attempts``.
+refusal becomes one sentence with a remedy. All of it is bounded by ``max_attempts``, but for a server that is
+gone after it has answered: that is waited for as long as ``patience_seconds`` says.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _PART_BYTES = 16 << 20
 _TRANSFER_THREADS = 4
 _READ_AHEAD_BYTES = 1 << 20
 _LONGEST_WAIT_SECONDS = 20.0
+_PATIENT_WAIT_SECONDS = (0.5, 3.0)
 
 # One client per process, profile and credentials: making one costs 50 ms, and sharing one is thread-safe.
 _clients: dict[tuple[Any, ...], Any] = {}
@@ -439,7 +441,7 @@ def _new_client(profile: StorageProfile) -> Any:
     )
     try:
         session = boto3.Session(profile_name=profile.credentials_profile, region_name=profile.region)
-        return session.client(
+        client = session.client(
             "s3",
             endpoint_url=profile.endpoint_url,
             verify=str(bundle) if bundle else None,
@@ -454,3 +456,40 @@ def _new_client(profile: StorageProfile) -> Any:
         raise InputError(
             f"the storage client cannot be made: {error}; check storage.profiles and AWS_*"
         ) from error
+    # The last handler is asked only where botocore would give up.
+    client.meta.events.register_last("needs-retry.s3", _Patience(profile.patience_seconds))
+    return client
+
+
+class _Patience:
+    """Has a request tried again while a server is gone that has answered this client before.
+
+    A server that never answered is more likely a mistake in the settings, which is told at once.
+
+    Args:
+        seconds: since the request first found nobody, after which it fails.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._has_answered = False
+
+    def __call__(
+        self,
+        response: Any = None,
+        caught_exception: BaseException | None = None,
+        request_dict: dict[str, Any] | None = None,
+        **_others: Any,
+    ) -> float | None:
+        """Return the seconds to wait before the next try; ``None`` gives up."""
+        from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
+
+        if response is not None:
+            self._has_answered = True
+        gone = isinstance(caught_exception, (EndpointConnectionError, ConnectTimeoutError))
+        if not (gone and self._has_answered) or request_dict is None:
+            return None
+        since = request_dict.setdefault("context", {}).setdefault("baltoro_gone_since", time.monotonic())
+        if time.monotonic() - since >= self._seconds:
+            return None
+        return random.uniform(*_PATIENT_WAIT_SECONDS)

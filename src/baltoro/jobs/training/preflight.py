@@ -1,0 +1,234 @@
+"""What training would fail of, refused before any process group starts.
+
+Three moments: the settings alone, when a stage is planned (:func:`check_settings`); the artifacts and the run
+so far, once they exist (:func:`check_run`); and a node of the cluster, where it is not this machine
+(:func:`check_node`). Each refusal is one sentence: setting, value, what is allowed, what to do. Rules stand
+where what they protect stands; they are only called here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+
+from baltoro.checkpoint.head import RunIdentity, read_head
+from baltoro.core.artifacts import Artifact
+from baltoro.core.errors import ArtifactError, ConfigError, PlatformError
+from baltoro.core.storage import Storage, join
+from baltoro.data.order import Split, StepOrder
+from baltoro.data.shards import ShardFile, TokenDataset
+from baltoro.jobs.cluster import given_address
+from baltoro.jobs.model import MODEL_FOLDER
+from baltoro.jobs.recipe import Recipe
+from baltoro.jobs.stages import Context
+from baltoro.models.load import refuse_long_context
+from baltoro.models.presets import PRESETS
+from baltoro.optim.schedule import build_schedule
+from baltoro.parallel.build import refuse_contradictions, refuse_missing_dtype
+from baltoro.parallel.mesh import resolve_degrees
+from baltoro.parallel.strategy import Precision
+from baltoro.train.config import TrainConfig, total_steps
+
+_NODE_SECONDS = 300.0
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Check what the recipe alone tells: batch, layout, positions, and a schedule whose length is given.
+
+    Raises:
+        ConfigError: with the setting, its value, what is allowed and what to do.
+    """
+    config = recipe.pretrain
+    order = StepOrder(0, config.data.sequence_length, config.global_batch_tokens)
+    split_of(recipe, order)
+    _check_layout(recipe)
+    _check_optimizer(recipe)
+    _check_preset(recipe)
+    given = config.steps or (config.tokens is not None and config.tokens // config.global_batch_tokens)
+    if given:
+        _check_schedule(config, min(given, config.max_steps or given))
+
+
+def _check_optimizer(recipe: Recipe) -> None:
+    config = recipe.pretrain
+    if config.strategy != "deepspeed":
+        return
+    if config.optimizer.name != "adamw":
+        raise ConfigError(
+            f"pretrain.optimizer.name={config.optimizer.name}: strategy=deepspeed keeps moments in partitions "
+            "of its own, which only adamw knows; set optimizer.name to adamw, or strategy to fsdp2 or ddp"
+        )
+    if importlib.util.find_spec("deepspeed") is None:
+        raise PlatformError(
+            "pretrain.strategy=deepspeed: the package is not installed; install the extra with `pip install "
+            "'baltoro[deepspeed]'`, or set strategy to fsdp2"
+        )
+
+
+def split_of(recipe: Recipe, order: StepOrder) -> Split:
+    """Return how a step is cut for all of the recipe's workers.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    cluster, micro_batch = recipe.cluster, recipe.pretrain.micro_batch
+    if cluster.elastic and order.rows_per_step < cluster.workers:
+        raise ConfigError(
+            f"pretrain.global_batch_tokens={order.global_batch_tokens} is {order.rows_per_step} rows of "
+            f"{order.sequence_length} tokens, fewer than cluster.workers={cluster.workers}: some would have "
+            f"nothing to do; lower cluster.workers to at most {order.rows_per_step}, or set "
+            f"global_batch_tokens to at least {cluster.workers * order.sequence_length}"
+        )
+    return order.split(cluster.workers, micro_batch, uneven=cluster.elastic)
+
+
+def check_run(  # noqa: PLR0917  (each is a thing of its own that the caller has at hand)
+    context: Context,
+    parents: Mapping[str, Artifact],
+    train_files: Sequence[ShardFile],
+    validation_files: Sequence[ShardFile],
+    run_uri: str,
+    identity: RunIdentity,
+) -> StepOrder:
+    """Check dataset, tokenizer, model and the run so far; returns the order of the dataset.
+
+    Args:
+        context: the recipe and its storage.
+        parents: the artifacts that training reads.
+        train_files: the dataset's shards.
+        validation_files: shards of the validation split.
+        run_uri: folder of the run.
+        identity: of this recipe's run.
+
+    Raises:
+        ConfigError: batch, length, schedule or sequence length do not fit the dataset or the model.
+        ArtifactError: another tokenizer made the dataset, or the run was started with another dataset.
+    """
+    recipe, config = context.recipe, context.recipe.pretrain
+    order = StepOrder(
+        sum(file.rows for file in train_files), config.data.sequence_length, config.global_batch_tokens
+    )
+    _check_schedule(config, total_steps(config, order))
+    check_dataset(
+        train_files,
+        validation_files,
+        context.storage,
+        sequence_length=config.data.sequence_length,
+        tokenizer_fingerprint=parents["tokenizer"].manifest.extra.get("tokenizer_fingerprint"),
+    )
+    _check_positions(context, parents.get("model"))
+    head = read_head(context.storage, run_uri)
+    if head is not None:
+        identity.check_continues(head.identity, run_uri)
+    context.storage.probe(recipe.storage.root)
+    return order
+
+
+def check_dataset(
+    train_files: Sequence[ShardFile],
+    validation_files: Sequence[ShardFile],
+    storage: Storage,
+    *,
+    sequence_length: int,
+    tokenizer_fingerprint: str | None,
+) -> None:
+    """Check that shards hold rows of this length, made with this tokenizer.
+
+    Raises:
+        ArtifactError: they do not, or there is none.
+    """
+    for files in (train_files, validation_files):
+        if not files and files is validation_files:
+            continue
+        with TokenDataset.open(files, storage) as dataset:
+            if tokenizer_fingerprint is not None and dataset.tokenizer_fingerprint != tokenizer_fingerprint:
+                raise ArtifactError(
+                    f"{files[0].uri}: was made with the tokenizer {dataset.tokenizer_fingerprint[:12]}, the "
+                    f"recipe's is {tokenizer_fingerprint[:12]}: every token would mean something else; pin "
+                    "the tokenizer that made it as pins.tokenizer, or build the token dataset again"
+                )
+            if dataset.sequence_length != sequence_length:
+                raise ArtifactError(
+                    f"{files[0].uri}: has rows of {dataset.sequence_length} tokens, the recipe says "
+                    f"pretrain.data.sequence_length={sequence_length}; set it to {dataset.sequence_length}, "
+                    "or build the token dataset again"
+                )
+
+
+def check_workers(context: Context, run_uri: str) -> None:
+    """Check on a node of the cluster what only a node can tell; of a local Ray on CPU this machine can tell.
+
+    Raises:
+        BaltoroError: as :func:`check_node` does.
+    """
+    recipe = context.recipe
+    if given_address(recipe) is None and not recipe.cluster.use_gpu:
+        return
+    import ray
+
+    task = ray.remote(check_node).options(num_cpus=0, num_gpus=int(recipe.cluster.use_gpu), max_retries=1)
+    ray.get(
+        task.remote(context.storage, run_uri, recipe.pretrain.precision, recipe.cluster.use_gpu),
+        timeout=_NODE_SECONDS,
+    )
+
+
+def check_node(storage: Storage, run_uri: str, precision: Precision, use_gpu: bool) -> None:
+    """Check, where a worker will run, that it may write into the run's folder and has the dtype.
+
+    Raises:
+        StorageError: storage refuses to be written from there.
+        ConfigError: the device lacks the dtype.
+    """
+    storage.probe(join(run_uri, "probe"))
+    if use_gpu:
+        import torch
+
+        refuse_missing_dtype(precision, torch.device("cuda", 0))
+
+
+def _check_layout(recipe: Recipe) -> None:
+    """Refuse parallel degrees and strategy settings that do not fit each other or the workers."""
+    cluster, config = recipe.cluster, recipe.pretrain
+    refuse_contradictions(config.strategy, config.parallel, device_type="cuda" if cluster.use_gpu else "cpu")
+    if cluster.elastic and (config.parallel.dp_replicate > 1 or config.parallel.dp_shard is not None):
+        given = (
+            f"dp_replicate={config.parallel.dp_replicate}"
+            if config.parallel.dp_replicate > 1
+            else f"dp_shard={config.parallel.dp_shard}"
+        )
+        raise ConfigError(
+            f"cluster.min_workers={cluster.min_workers} lets the number of workers change, which "
+            f"parallel.{given} would not fit; set dp_replicate to 1 and dp_shard to null, or min_workers to "
+            "null"
+        )
+    if config.strategy == "fsdp2":
+        resolve_degrees(config.parallel, cluster.workers)
+
+
+def _check_schedule(config: TrainConfig, steps: int) -> None:
+    """Refuse a warm-up and decay that do not fit the run."""
+    build_schedule(
+        config.schedule,
+        learning_rate=config.optimizer.learning_rate,
+        steps=steps,
+        global_batch_tokens=config.global_batch_tokens,
+    )
+
+
+def _check_positions(context: Context, model: Artifact | None) -> None:
+    """Refuse rows longer than a base model reads; one that was staged just now could not tell earlier."""
+    if model is None:
+        return
+    config = json.loads(context.storage.read_bytes(model.uri_of(f"{MODEL_FOLDER}/config.json")))
+    recipe = context.recipe
+    refuse_long_context(config, recipe.pretrain.data.sequence_length, recipe.model.base)
+
+
+def _check_preset(recipe: Recipe) -> None:
+    """Refuse rows longer than the positions of a preset that learns them; rotary ones have no end."""
+    preset = PRESETS.get(recipe.model.base)
+    if preset is not None and preset.family == "opt":
+        positions = {"max_position_embeddings": preset.context_tokens}
+        refuse_long_context(positions, recipe.pretrain.data.sequence_length, recipe.model.base)
