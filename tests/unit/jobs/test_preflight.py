@@ -36,6 +36,10 @@ class Refusal:
 
 
 SETTINGS = {
+    "an optimizer that ZeRO cannot partition": Refusal(
+        {"pretrain": {"strategy": "deepspeed", "optimizer": {"name": "adamw_8bit"}}},
+        ["pretrain.optimizer.name=adamw_8bit", "set optimizer.name to adamw"],
+    ),
     "batch is no whole number of rows": Refusal(
         {"pretrain": {"global_batch_tokens": 250}},
         ["global_batch_tokens=250 is not a multiple of sequence_length=32", "224 and 256"],

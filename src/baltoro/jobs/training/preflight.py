@@ -56,8 +56,9 @@ def _check_optimizer(recipe: Recipe) -> None:
         return
     if config.optimizer.name != "adamw":
         raise ConfigError(
-            f"pretrain.optimizer.name={config.optimizer.name}: strategy=deepspeed keeps moments in partitions "
-            "of its own, which only adamw knows; set optimizer.name to adamw, or strategy to fsdp2 or ddp"
+            f"pretrain.optimizer.name={config.optimizer.name}: strategy=deepspeed keeps moments in "
+            "partitions of its own, which only adamw knows; set optimizer.name to adamw, or "
+            "strategy to fsdp2 or ddp"
         )
     if importlib.util.find_spec("deepspeed") is None:
         raise PlatformError(
