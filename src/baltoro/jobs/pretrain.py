@@ -5,12 +5,14 @@ The driver checks, opens the MLflow run and watches; the workers are those of :m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from baltoro.checkpoint.head import RunIdentity
+from baltoro.checkpoint.head import RunIdentity, read_head
+from baltoro.checkpoint.ledger import read_ledger
 from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
+from baltoro.core.errors import ArtifactError
 from baltoro.core.storage import join
 from baltoro.jobs.cluster import given_address
 from baltoro.jobs.extend import part_chain
@@ -19,10 +21,12 @@ from baltoro.jobs.progress import training_progress
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.jobs.tokens import split_files
 from baltoro.jobs.training.preflight import check_run, check_settings, check_workers, split_of
+from baltoro.jobs.training.strikes import planned_strikes
 from baltoro.jobs.training.workers import WorkerSettings, run_workers
 from baltoro.tracking.mlflow import StageRun, Tracker
 from baltoro.train.config import total_steps
-from baltoro.train.report import loss_curve
+from baltoro.train.goodput import measure_goodput
+from baltoro.train.report import goodput_picture, loss_curve
 
 
 def pretrain_inputs(context: Context) -> dict[str, Any]:
@@ -93,9 +97,10 @@ def build_pretrain(
             mlflow_run=run,
             system_metrics=recipe.tracking.system_metrics,
             progress=progress.queue,
+            strikes=planned_strikes(writer.artifact_uri),
         )
         result = run_workers(recipe, settings)
-    run.log_bytes(loss_curve(progress.history, title=f"{recipe.name}: loss"), "loss_curve.png")
+    _log_pictures(context, run, writer.artifact_uri, progress.history)
     # The export stands in a sub-folder of its own already, written by the attempt that finished.
     writer.adopt_folder(result["export_uri"].rsplit("/", 1)[-1])
     for name, (size_bytes, sha256) in sorted(result["export_files"].items()):
@@ -119,6 +124,25 @@ def build_pretrain(
             "attempt": result["attempt"],
             "world_size": recipe.cluster.workers,
         },
+    )
+
+
+def _log_pictures(
+    context: Context, run: StageRun, run_uri: str, history: Sequence[tuple[int, Mapping[str, float]]]
+) -> None:
+    """Log the loss curve, and where the devices' time went over all attempts."""
+    name, head = context.recipe.name, read_head(context.storage, run_uri)
+    if head is None:
+        raise ArtifactError(f"{run_uri}: the head of the run has vanished; restore it from a backup")
+    records = read_ledger(context.storage, run_uri)
+    begun: dict[int, int] = {}
+    for record in records:
+        begun.setdefault(record.attempt, record.step)
+    goodput = measure_goodput(records, head.attempts)
+    run.log_metrics(goodput.metrics())
+    run.log_bytes(goodput_picture(goodput, title=f"{name}: where the time went"), "goodput.png")
+    run.log_bytes(
+        loss_curve(history, title=f"{name}: loss", attempts=sorted(begun.items())), "loss_curve.png"
     )
 
 

@@ -198,6 +198,7 @@ def pretrain(
         if config.prometheus_port is not None and ranks.rank == 0:
             endpoint = MetricsEndpoint(config.prometheus_port, run=run_uri)
             all_hooks.append(PrometheusHook(endpoint, throughput.metrics))
+            send = _both(send, endpoint.update)
         validation_hook: ValidationHook | None = None
         if validates and config.evaluation.every_steps is not None:
             validation_hook = ValidationHook(
@@ -357,6 +358,14 @@ def _throughput(
 
         peak = peak_flops(torch.cuda.get_device_name(device), config.precision)
     return Throughput(device, training_flops_per_token(plan.config, sequence_length), peak)
+
+
+def _both(first: Report, second: Report) -> Report:
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        first(step, metrics)
+        second(step, metrics)
+
+    return report
 
 
 def _report_nothing(step: int, metrics: Mapping[str, float]) -> None:

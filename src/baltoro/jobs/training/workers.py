@@ -28,6 +28,7 @@ from baltoro.data.shards import ShardFile, TokenDataset
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.tokenizer import load_tokenizer
 from baltoro.jobs.training.failures import NODE_TAKEN_AWAY, Failure, RankLine, start_desk, unwrap
+from baltoro.jobs.training.strikes import StrikeHook, StrikePlan
 from baltoro.tracking.mlflow import StageRun
 from baltoro.train.config import TrainConfig
 from baltoro.train.failure_report import explain_out_of_memory, is_out_of_memory
@@ -59,6 +60,7 @@ class WorkerSettings:
 
     ``threads`` is the number of threads a worker computes with on CPU; ``None`` shares the machine's cores
     evenly among its workers. ``elastic`` says that the number of workers may change between attempts.
+    ``strikes`` are the faults of a rehearsal.
     """
 
     config: TrainConfig
@@ -79,6 +81,7 @@ class WorkerSettings:
     mlflow_run: StageRun
     system_metrics: bool
     progress: Any
+    strikes: StrikePlan | None = None
 
 
 def run_workers(recipe: Recipe, settings: WorkerSettings) -> dict[str, Any]:
@@ -393,6 +396,10 @@ def _train(
         seed=settings.seed,
     )
     run = settings.mlflow_run
+    if settings.strikes is not None:
+        hooks.append(
+            StrikeHook(settings.strikes, settings.storage, rank=rank, world_size=context.get_world_size())
+        )
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         if rank == 0:

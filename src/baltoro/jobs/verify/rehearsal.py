@@ -27,10 +27,7 @@ from baltoro.core.config import ENVIRONMENT_PREFIX, dump_yaml
 from baltoro.core.errors import TrainingError
 from baltoro.core.storage import Storage, is_local, join
 from baltoro.jobs.recipe import PinsConfig, Recipe, resolve_uri
-from baltoro.jobs.verify.audit import audit_run
-from baltoro.jobs.verify.certificate import Certificate, RunVerdict
-from baltoro.jobs.verify.outage import OutageDoor, door_to
-from baltoro.jobs.verify.strikes import (
+from baltoro.jobs.training.strikes import (
     PLAN_VARIABLE,
     Strike,
     StrikeKind,
@@ -38,6 +35,9 @@ from baltoro.jobs.verify.strikes import (
     awaited_outage,
     fallen,
 )
+from baltoro.jobs.verify.audit import audit_run
+from baltoro.jobs.verify.certificate import Certificate, RunVerdict
+from baltoro.jobs.verify.outage import OutageDoor, door_to
 
 STEPS = 50
 SEQUENCE_TOKENS = 64

@@ -3,7 +3,7 @@ import subprocess
 import sys
 import textwrap
 
-from baltoro.jobs.verify.strikes import (
+from baltoro.jobs.training.strikes import (
     PLAN_VARIABLE,
     Strike,
     StrikePlan,
@@ -42,7 +42,7 @@ def test_a_strike_really_kills_and_falls_only_once(tmp_path):
         import sys
         from types import SimpleNamespace
         from baltoro.core.storage import Storage
-        from baltoro.jobs.verify.strikes import Strike, StrikeHook, StrikePlan
+        from baltoro.jobs.training.strikes import Strike, StrikeHook, StrikePlan
 
         plan = StrikePlan(sys.argv[1], (Strike("worker", 3),))
         hook = StrikeHook(plan, Storage(), rank=int(sys.argv[2]), world_size=2)
