@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,27 @@ def test_listing_without_etags_does_not_read_the_files(storage, tmp_path, monkey
 def test_a_profile_for_a_local_path_is_refused():
     with pytest.raises(InputError, match=r"storage.profiles./data: a profile is for an s3:// prefix"):
         Storage({"/data": StorageProfile()})
+
+
+def test_several_may_remove_one_folder_at_once(tmp_path):
+    storage = Storage()
+    for number in range(10):
+        folder = tmp_path / f"staging-{number}"
+        for part in range(60):
+            (folder / f"p{part % 6}").mkdir(parents=True, exist_ok=True)
+            (folder / f"p{part % 6}" / f"{part}.parquet").touch()
+        with ThreadPoolExecutor(4) as pool:
+            for removal in [pool.submit(storage.delete_folder, str(folder)) for _ in range(4)]:
+                removal.result()
+        assert not folder.exists()
+
+
+def test_a_folder_that_may_not_be_removed_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+
+    def refuse(path, *, dir_fd=None):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(StorageError, match=r"cannot delete .*folder: Permission denied"):
+        Storage().delete_folder(str(tmp_path / "folder"))

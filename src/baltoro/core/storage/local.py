@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from baltoro.core.errors import InputError, StorageError
 from baltoro.core.storage.base import (
@@ -163,11 +163,11 @@ class LocalStore:
             _path(uri).unlink(missing_ok=True)
 
     def delete_folder(self, uri: str) -> None:
-        """Remove a folder with all it holds, if it is there."""
+        """Remove a folder with all it holds, if it is there; others may be removing it, too."""
         path = _path(uri)
         with _explained(uri, "delete"):
             if path.is_dir():
-                shutil.rmtree(path)
+                shutil.rmtree(path, onerror=_unless_gone)
 
     def _copy(self, source: Path, target: Path, *, durable: bool) -> None:
         def fill(file: BinaryIO) -> None:
@@ -180,6 +180,12 @@ class LocalStore:
             temporary.replace(target)
             if durable:
                 _sync_folder(target.parent)
+
+
+def _unless_gone(_function: object, _path: object, failure: tuple[Any, BaseException, Any]) -> None:
+    """Let a removal go on where somebody else was quicker; called by ``shutil.rmtree``."""
+    if not isinstance(failure[1], FileNotFoundError):
+        raise failure[1]
 
 
 @contextmanager
