@@ -14,7 +14,7 @@ from baltoro.testing.distributed import run_distributed
 from baltoro.testing.tiny import tiny_plan, tiny_rows
 from baltoro.train.loss import next_token_loss_sum
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 def trained(name, mode):

@@ -18,7 +18,7 @@ from baltoro.testing.tiny import tiny_plan, tiny_rows
 from baltoro.train.config import LossConfig
 from baltoro.train.loss import make_loss_sum
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 CPU = torch.device("cpu")
 STEPS = 4

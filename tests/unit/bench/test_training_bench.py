@@ -117,6 +117,7 @@ def test_the_chunked_loss_needs_less_memory_than_all_logits(module):
     assert chunked < 0.5 * full
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_both_sides_of_overhead_are_measured_on_every_rank(module):
     setting, overhead = module("setting"), module("overhead")
@@ -126,6 +127,7 @@ def test_both_sides_of_overhead_are_measured_on_every_rank(module):
     assert all(row.value > 0 and row.baseline > 0 for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_waits_are_measured_from_shards_on_disk(module, tmp_path):
     setting, waits = module("setting"), module("waits")
