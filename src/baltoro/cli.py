@@ -274,7 +274,8 @@ def verify_resume(
 
     With --run it audits a run, finished or not: every row exactly once, in the planned order, its ledger's
     chain intact, and the digest of what was fed recomputed from the token dataset. RECIPE (default: demo)
-    then only says where the storage root is.
+    then only says where the storage root is. SECTION.KEY=VALUE changes one of its values, for example
+    storage.root=s3://bucket/models.
 
     \b
         baltoro verify-resume my-model/demo.yaml
