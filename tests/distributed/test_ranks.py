@@ -55,3 +55,20 @@ def test_every_rank_learns_the_outcome_of_every_call():
     assert first["first_has_a_bug"][0] == "ZeroDivisionError"
     assert second["first_has_a_bug"][0] == "TrainingError"
     assert "rank 0 failed: ZeroDivisionError" in second["first_has_a_bug"][1]
+
+
+def wait_for_one_that_is_late():
+    import time
+
+    ranks = Ranks(timeout_seconds=1.0)
+    began = time.monotonic()
+    if ranks.rank == 1:
+        time.sleep(4.0)
+        return None
+    with pytest.raises(RuntimeError, match=r"(?i)timed? ?out"):
+        ranks.barrier()
+    return time.monotonic() - began
+
+
+def test_a_rank_waits_for_the_others_as_long_as_it_was_told():
+    assert 0.5 < run_distributed(wait_for_one_that_is_late, 2)[0] < 3.5

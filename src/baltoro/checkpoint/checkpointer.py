@@ -84,6 +84,7 @@ class Checkpointer:
         claim: the right to publish.
         device: where the model is, and whose random state is saved.
         ledger: published with each checkpoint; rank 0's, the others have none.
+        timeout_seconds: that ranks wait for each other; PyTorch's default if not given.
 
     Attributes:
         last_save: how long the newest published one took.
@@ -96,6 +97,7 @@ class Checkpointer:
         claim: Claim,
         device: torch.device,
         ledger: Ledger | None = None,
+        timeout_seconds: float | None = None,
     ) -> None:
         from baltoro.checkpoint.staging import HostCopies
 
@@ -104,8 +106,8 @@ class Checkpointer:
         self._device = device
         self._ledger = ledger
         # The background thread talks on a channel of its own, and never while another save is in flight.
-        self._ranks = Ranks()
-        self._training_ranks = Ranks()
+        self._ranks = Ranks(timeout_seconds)
+        self._training_ranks = Ranks(timeout_seconds)
         self._copies = HostCopies(device)
         self._saving: _Save | None = None
         self._thread: threading.Thread | None = None

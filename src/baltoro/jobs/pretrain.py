@@ -122,7 +122,7 @@ def build_pretrain(
             "export": result["export_uri"].rsplit("/", 1)[-1],
             "export_digest": result["export_digest"],
             "attempt": result["attempt"],
-            "world_size": recipe.cluster.workers,
+            "world_size": result["world_size"],
         },
     )
 

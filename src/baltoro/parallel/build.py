@@ -13,6 +13,9 @@ from baltoro.parallel.timing import PhaseTimer
 if TYPE_CHECKING:
     import torch
 
+    from baltoro.parallel.data_parallel import DataParallel
+    from baltoro.parallel.deepspeed import DeepSpeedZero
+
 
 def build_strategy(
     name: StrategyName,
@@ -38,24 +41,24 @@ def build_strategy(
     """
     refuse_contradictions(name, config, device_type=device.type)
     refuse_missing_dtype(precision, device)
+    return _class_of(name)(
+        config, device=device, precision=precision, max_gradient_norm=max_gradient_norm, timer=timer
+    )
+
+
+def _class_of(name: StrategyName) -> type[DataParallel | DeepSpeedZero]:
+    """Return the class of a strategy, imported only where it is asked for: DeepSpeed takes seconds."""
     if name == "fsdp2":
         from baltoro.parallel.fsdp2 import Fsdp2
 
-        return Fsdp2(
-            config, device=device, precision=precision, max_gradient_norm=max_gradient_norm, timer=timer
-        )
+        return Fsdp2
     if name == "ddp":
         from baltoro.parallel.ddp import Ddp
 
-        return Ddp(
-            config, device=device, precision=precision, max_gradient_norm=max_gradient_norm, timer=timer
-        )
-    # Imported only where it is asked for: it looks for compilers and takes seconds.
+        return Ddp
     from baltoro.parallel.deepspeed import DeepSpeedZero
 
-    return DeepSpeedZero(
-        config, device=device, precision=precision, max_gradient_norm=max_gradient_norm, timer=timer
-    )
+    return DeepSpeedZero
 
 
 def refuse_contradictions(name: StrategyName, config: ParallelConfig, *, device_type: str) -> None:

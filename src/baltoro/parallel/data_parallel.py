@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from baltoro.parallel.activation_checkpoint import checkpoint_blocks
 from baltoro.parallel.compile import compile_blocks
 from baltoro.parallel.config import ParallelConfig
-from baltoro.parallel.loss_scale import DynamicLossScale
+from baltoro.parallel.loss_scale import DynamicLossScale, settle
 from baltoro.parallel.strategy import Assign, LossSum, Precision, Update
 from baltoro.parallel.timing import PhaseTimer
 
@@ -153,13 +153,7 @@ class DataParallel(ABC):
             self._optimizer.zero_grad(set_to_none=True)
             if stepped:
                 self._weights_changed()
-        if self._loss_scale is None:
-            return Update(gradient_norm, stepped)
-        if stepped:
-            self._loss_scale.good_step()
-        else:
-            self._loss_scale.overflow()
-        return Update(gradient_norm, stepped, overflowed=not stepped)
+        return settle(self._loss_scale, gradient_norm, stepped=stepped)
 
     def leave_out(self) -> Update:
         """Clear the gradients without an update; the norm of the answer is not a number."""

@@ -29,7 +29,7 @@ from baltoro.parallel.activation_checkpoint import checkpoint_blocks
 from baltoro.parallel.compile import compile_blocks
 from baltoro.parallel.config import ParallelConfig
 from baltoro.parallel.data_parallel import compute_dtype
-from baltoro.parallel.loss_scale import DynamicLossScale
+from baltoro.parallel.loss_scale import DynamicLossScale, settle
 from baltoro.parallel.strategy import Assign, LossSum, Precision, Update
 from baltoro.parallel.timing import PhaseTimer
 
@@ -213,13 +213,7 @@ class DeepSpeedZero:
             self._engine.step()
             stepped = bool(self._engine.was_step_applied())
             gradient_norm = float(self._engine.get_global_grad_norm())
-        if self._loss_scale is None:
-            return Update(gradient_norm, stepped)
-        if stepped:
-            self._loss_scale.good_step()
-        else:
-            self._loss_scale.overflow()
-        return Update(gradient_norm, stepped, overflowed=not stepped)
+        return settle(self._loss_scale, gradient_norm, stepped=stepped)
 
     def leave_out(self) -> Update:
         """Clear the gradients without an update; the norm of the answer is not a number."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from baltoro.parallel.strategy import Update
+
 INITIAL_SCALE = 2.0**16
 """Where a run starts; too high costs a few left-out steps, too low loses small gradients for long."""
 
@@ -55,3 +57,20 @@ class DynamicLossScale:
         """Take over what :meth:`state_dict` gave."""
         self.scale = float(state["scale"])
         self.good_steps = int(state["good_steps"])
+
+
+def settle(loss_scale: DynamicLossScale | None, gradient_norm: float, *, stepped: bool) -> Update:
+    """Return what became of a step, and have the loss scale learn of it.
+
+    Args:
+        loss_scale: that the loss was multiplied by; ``None`` where there is none.
+        gradient_norm: global, before clipping, without the scale.
+        stepped: weights were updated; with a scale it is to blame if they were not.
+    """
+    if loss_scale is None:
+        return Update(gradient_norm, stepped)
+    if stepped:
+        loss_scale.good_step()
+    else:
+        loss_scale.overflow()
+    return Update(gradient_norm, stepped, overflowed=not stepped)

@@ -7,6 +7,7 @@ collective for ever: :meth:`Ranks.first` and :meth:`Ranks.each` hand the error t
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from baltoro.core.errors import BaltoroError, TrainingError
@@ -23,20 +24,24 @@ class Ranks:
     Making one is collective. Two instances have separate channels, so a background thread with its own
     instance cannot get out of step with the training thread.
 
+    Args:
+        timeout_seconds: that a rank waits for the others here; PyTorch's half an hour if not given.
+
     Attributes:
         rank: this process, 0-based.
         world_size: number of processes.
         group: the gloo process group that carries objects.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_seconds: float | None = None) -> None:
         import torch.distributed as dist
 
         if not dist.is_initialized():
             raise RuntimeError("the process group must be initialised before Ranks is made")
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
-        self.group: Any = dist.new_group(backend="gloo")
+        timeout = None if timeout_seconds is None else timedelta(seconds=timeout_seconds)
+        self.group: Any = dist.new_group(backend="gloo", timeout=timeout)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all ranks, on its own device (the default process group)."""

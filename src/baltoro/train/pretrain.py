@@ -40,6 +40,7 @@ from baltoro.train.metrics import VALIDATION_LOSS, StepRecord
 from baltoro.train.preemption import PreemptionHook, SecondsLeft
 from baltoro.train.prometheus import MetricsEndpoint, PrometheusHook
 from baltoro.train.throughput import Throughput
+from baltoro.train.watchdog import process_group_timeout_seconds
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,7 @@ class TrainResult:
         validation_after: the same after the last step.
         tokens_per_second: non-padding tokens of this attempt's steps over the time of these steps.
         attempt: number of this attempt.
+        world_size: ranks that it ended with.
         resumed_from_step: steps that earlier attempts had done.
         export_uri: the exported Hugging Face folder.
         export_files: ``{name: (bytes, sha256)}`` of it.
@@ -81,6 +83,7 @@ class TrainResult:
     validation_after: float | None
     tokens_per_second: float
     attempt: int
+    world_size: int
     resumed_from_step: int
     export_uri: str
     export_files: dict[str, tuple[int, str]]
@@ -148,7 +151,9 @@ def pretrain(
         StorageError: a checkpoint or the export could not be written.
         Preempted: there was notice; the run goes on when it is started again.
     """
-    ranks = Ranks()
+    # Not before the watchdog, which can say what a rank waits in.
+    timeout_seconds = process_group_timeout_seconds(config.faults.hang_seconds)
+    ranks = Ranks(timeout_seconds)
     order = StepOrder(len(dataset), dataset.sequence_length, config.global_batch_tokens)
     steps = total_steps(config, order)
     split = order.split(ranks.world_size, config.micro_batch, uneven=elastic)
@@ -166,7 +171,9 @@ def pretrain(
     # Claimed only now: whatever is wrong with settings or weights has not cost an attempt.
     claim, head = _claim(ranks, storage, run_uri, identity)
     with _ledger(claim, head, ranks) as ledger:
-        checkpointer = Checkpointer(config.checkpoint, claim=claim, device=device, ledger=ledger)
+        checkpointer = Checkpointer(
+            config.checkpoint, claim=claim, device=device, ledger=ledger, timeout_seconds=timeout_seconds
+        )
         state = checkpointer.restore(strategy, head, seed=config.seed) or TrainState()
         resumed_from_step = state.step
 
@@ -299,6 +306,7 @@ def pretrain(
         validation_after=validation_after,
         tokens_per_second=totals.tokens / totals.seconds if totals.seconds else 0.0,
         attempt=claim.attempt,
+        world_size=ranks.world_size,
         resumed_from_step=resumed_from_step,
         export_uri=export_uri,
         export_files=files,

@@ -37,6 +37,7 @@ class Notices:
         asked_to_leave: whether the desk wants this group to leave.
         ray_deadline: Unix time at which Ray takes a node away, given the grace period; ``None`` without
             notice.
+        timeout_seconds: that ranks wait for each other's answers; PyTorch's default if not given.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Notices:
         *,
         asked_to_leave: Callable[[], bool],
         ray_deadline: Callable[[float], float | None],
+        timeout_seconds: float | None = None,
     ) -> None:
-        self._ranks = Ranks()
+        self._ranks = Ranks(timeout_seconds)
         self._grace_seconds = grace_seconds
         self._asked_to_leave = asked_to_leave
         self._ray_deadline = ray_deadline

@@ -386,7 +386,12 @@ def _train(
     rank = context.get_world_rank()
     grace_seconds = settings.config.faults.preemption_grace_seconds
     listen_for_sigterm(grace_seconds)
-    notices = Notices(grace_seconds, asked_to_leave=line.asked_to_leave.is_set, ray_deadline=ray_deadline)
+    notices = Notices(
+        grace_seconds,
+        asked_to_leave=line.asked_to_leave.is_set,
+        ray_deadline=ray_deadline,
+        timeout_seconds=process_group_timeout_seconds(settings.config.faults.hang_seconds),
+    )
     tokenizer = load_tokenizer(settings.storage, settings.tokenizer, scratch / "tokenizer")
     plan = plan_model(
         local_weights(settings, scratch, context.get_local_rank()),

@@ -24,7 +24,8 @@ def certify(context: Context, run: str | None, *, say: Callable[[str], None]) ->
         InputError: there is no such run.
         TrainingError: the rehearsal could not be performed.
     """
-    certificate, parents = rehearse(context.recipe, say=say) if run is None else audit(context, run)
+    # What a rehearsal trained on is gone with it; an audited run's dataset stands under the root.
+    certificate, parents = (rehearse(context.recipe, say=say), {}) if run is None else audit(context, run)
     artifact = publish(certificate, context, parents)
     track(certificate, context.recipe, make_tracker(context.recipe), artifact)
     return certificate, join(artifact.uri, artifact.manifest.writer, PAGE)

@@ -102,19 +102,15 @@ def scenarios(*, with_outage: bool) -> tuple[Scenario, ...]:
     )
 
 
-def rehearse(recipe: Recipe, *, say: Callable[[str], None]) -> tuple[Certificate, dict[str, Artifact]]:
+def rehearse(recipe: Recipe, *, say: Callable[[str], None]) -> Certificate:
     """Rehearse a recipe's training on this machine.
 
     Args:
         recipe: whose training is rehearsed.
         say: tells a person how it goes.
 
-    Returns:
-        The certificate, and the token dataset that the stand-in was trained on.
-
     Raises:
         TrainingError: the stand-in could not be trained at all; quotes what the command said.
-        ConfigError: the recipe asks for what cannot be rehearsed.
     """
     storage = Storage(recipe.storage.profiles)
     root = join(recipe.storage.root, "rehearsals", secrets.token_hex(4))
@@ -137,7 +133,7 @@ def rehearse(recipe: Recipe, *, say: Callable[[str], None]) -> tuple[Certificate
         finally:
             # What it took to find out is not kept; the certificate is.
             storage.delete_folder(root)
-    certificate = Certificate(
+    return Certificate(
         about=recipe.name,
         kind="rehearsal",
         settings=_settings(recipe),
@@ -145,7 +141,6 @@ def rehearse(recipe: Recipe, *, say: Callable[[str], None]) -> tuple[Certificate
         not_done=tuple(not_done),
         losses={name: [(r.step, r.loss) for r in run.records] for name, run in runs.items()},
     )
-    return certificate, {}
 
 
 def stand_in(recipe: Recipe, root: str, scratch: Path) -> Recipe:
