@@ -52,6 +52,12 @@ test-slow: setup ## the slow ones: kill and resume, S3 end to end, `ray job subm
 	$(BIN)/pytest -m "slow and not jobs"
 	$(BIN)/pytest -m "slow and jobs"
 
+RUNS ?= 50
+
+.PHONY: test-faults
+test-faults: setup ## kill training with SIGKILL at random, RUNS=50 times over; each run must end with the same weights
+	BALTORO_FAULT_RUNS=$(RUNS) $(BIN)/pytest -rP tests/faults
+
 .PHONY: test-unit
 test-unit: setup ## only the tests without several processes or Ray
 	$(BIN)/pytest -m "not distributed and not jobs and not slow"

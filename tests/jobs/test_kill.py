@@ -3,26 +3,24 @@
 import os
 import random
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
 
 from baltoro.core.artifacts import ArtifactStore
 from baltoro.core.storage import Storage
 from baltoro.testing.collections import Plan, write_collection
+from baltoro.testing.commands import Commands, kill
 
 pytestmark = [pytest.mark.jobs, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PAPERS = Plan(240, words=200, exact_fraction=0.04, edited_fraction=0.04)
 BUILDS, KILLS_PER_BUILD = 2, 10
 KINDS = ("group", "group", "driver", "group", "worker")
-AGENTS = ("ray::Dashboard", "ray::RuntimeEnv")
 TASKS_AT_ONCE, FILES_PER_TASK = 3, 4
 LONGEST_RUN_SECONDS = 900
 SEED = 11
@@ -66,91 +64,6 @@ class Watch:
         return "/".join([kind, *rest[1:]])
 
 
-def members(session: int) -> list[psutil.Process]:
-    """The processes of a command's session: its Ray, that Ray's workers, and itself."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
-
-
-def kill(process: subprocess.Popen[bytes], kind: str, chance: random.Random) -> str:
-    """Kill a command's whole session, its driver or one of its Ray workers; returns what was killed."""
-    if kind == "worker":
-        # Without its agents a node is dead, and so is the driver; without a worker it goes on.
-        workers = [
-            one
-            for one in members(process.pid)
-            if one.name().startswith("ray::") and not one.name().startswith(AGENTS)
-        ]
-        if workers:
-            chance.choice(workers).kill()
-            return "worker"
-        kind = "group"
-    if kind == "driver":
-        process.kill()
-        process.wait()
-        # What Ray leaves behind may go on for a moment beside the next command, as in a real crash.
-        return "driver"
-    end_session(process)
-    return "group"
-
-
-def end_session(process: subprocess.Popen[bytes]) -> None:
-    while left := members(process.pid):
-        for one in left:
-            try:
-                one.kill()
-            except psutil.NoSuchProcess:
-                continue
-        if process.poll() is None:
-            process.wait()
-        time.sleep(0.05)
-
-
-class Commands:
-    """Runs one command line as often as asked, each time in a session of its own, with one log for all."""
-
-    def __init__(self, log: Path, *arguments: str) -> None:
-        self.line = [sys.executable, "-m", "baltoro.cli", *arguments]
-        self.log = log
-        self.started: list[subprocess.Popen[bytes]] = []
-
-    def start(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                self.line,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, "RAY_ADDRESS": ""},
-            )
-        self.started.append(process)
-        return process
-
-    def finish(self, process: subprocess.Popen[bytes], watch: Watch) -> None:
-        """Wait until a command has ended by itself, and well."""
-        deadline = time.monotonic() + LONGEST_RUN_SECONDS
-        while process.poll() is None:
-            assert time.monotonic() < deadline, f"the command does not end; last seen: {watch.place()}"
-            watch.look()
-            time.sleep(0.01)
-        watch.look()
-        self.check(process)
-
-    def check(self, process: subprocess.Popen[bytes]) -> None:
-        """Fail with what was said if a command failed."""
-        assert process.returncode == 0, self.log.read_text(errors="replace")[-3000:]
-
-    def end(self) -> None:
-        for process in self.started:
-            end_session(process)
-
-
 @pytest.fixture
 def commands() -> Iterator[list[Commands]]:
     """Commands whose processes are gone after the test, whatever happens."""
@@ -158,6 +71,11 @@ def commands() -> Iterator[list[Commands]]:
     yield all_of_them
     for one in all_of_them:
         one.end()
+
+
+def finish(command: Commands, process: subprocess.Popen[bytes], watch: Watch) -> None:
+    """Wait until a command has ended by itself, and well."""
+    assert command.wait(process, LONGEST_RUN_SECONDS, watch.look) == 0, command.tail()
 
 
 def checksums(root: Path) -> dict[tuple[str, str], str]:
@@ -193,7 +111,7 @@ def test_twenty_kills_change_no_byte_and_redo_no_finished_work(recipe_file, trac
     calm = Watch(tmp_path / "calm")
     started = time.monotonic()
     command = commands_for(calm.root)
-    command.finish(command.start(), calm)
+    finish(command, command.start(), calm)
     seconds = time.monotonic() - started
     expected = checksums(calm.root)
     files = calm.look()
@@ -220,7 +138,7 @@ def test_twenty_kills_change_no_byte_and_redo_no_finished_work(recipe_file, trac
                 time.sleep(0.01)
             if process.poll() is not None:
                 # It ended before the point was met; the next command finds everything done.
-                command.check(process)
+                assert process.returncode == 0, command.tail()
                 process, runs = command.start(), runs + 1
                 time.sleep(chance.uniform(0, 3))
             place = watch.place()
@@ -229,7 +147,7 @@ def test_twenty_kills_change_no_byte_and_redo_no_finished_work(recipe_file, trac
             hit[place] += 1
             if what != "worker":
                 process, runs = command.start(), runs + 1
-        command.finish(process, watch)
+        finish(command, process, watch)
         redone.update(map(watch.pass_of, watch.rewritten))
         assert checksums(watch.root) == expected
     print(

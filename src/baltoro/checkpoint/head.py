@@ -65,12 +65,22 @@ def _short(parts: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One start of the run."""
+    """One start of the run.
+
+    Attributes:
+        number: 1, 2, …
+        started_at: when its workers claimed it, ISO 8601.
+        host: of rank 0.
+        world_size: ranks.
+        command_started_at: when the command was given that the attempt belongs to, ISO 8601; ``None`` if
+            nobody said.
+    """
 
     number: int
     started_at: str
     host: str
     world_size: int
+    command_started_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,9 +345,21 @@ def read_head(storage: Storage, run_uri: str) -> Head | None:
 
 
 def claim_attempt(
-    storage: Storage, run_uri: str, identity: RunIdentity, *, world_size: int
+    storage: Storage,
+    run_uri: str,
+    identity: RunIdentity,
+    *,
+    world_size: int,
+    command_started_at: str | None = None,
 ) -> tuple[Claim, Head]:
     """Start or resume a run: claim its next attempt. One process of a run calls this.
+
+    Args:
+        storage: reaches the run.
+        run_uri: folder of the run.
+        identity: which the run must share, if it exists.
+        world_size: ranks.
+        command_started_at: when the command was given, ISO 8601.
 
     Returns:
         The claim, and the head as it now stands (its last checkpoint is where to resume).
@@ -355,6 +377,7 @@ def claim_attempt(
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
             host=platform.node(),
             world_size=world_size,
+            command_started_at=command_started_at,
         )
         base = head if head is not None else Head(identity)
         return replace(base, identity=identity, attempts=(*attempts, attempt))

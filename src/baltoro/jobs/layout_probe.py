@@ -12,12 +12,12 @@ of its own because a process group belongs to a whole process, and so that its m
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from baltoro.core.memory import peak_resident_bytes
 from baltoro.models.load import ModelPlan, build_model, decoder_blocks
 from baltoro.optim.config import OptimizerConfig
 from baltoro.parallel.config import ParallelConfig
@@ -68,7 +68,7 @@ def probe(request: Mapping[str, Any]) -> dict[str, Any]:
         answer["shards"] = shard_shares(plan, request)
     answer["seconds"] = time.perf_counter() - began
     answer["cpu_seconds"] = time.process_time()
-    answer["peak_memory_bytes"] = _peak_memory_bytes()
+    answer["peak_memory_bytes"] = peak_resident_bytes()
     return answer
 
 
@@ -332,11 +332,6 @@ def _register_attention() -> None:
 
     AttentionInterface.register(_ATTENTION, attention)
     AttentionMaskInterface.register(_ATTENTION, no_mask)
-
-
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ collective for ever: :meth:`Ranks.first` and :meth:`Ranks.each` hand the error t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,8 +48,28 @@ class Ranks:
         import torch.distributed as dist
 
         total = values.clone()
-        dist.all_reduce(total)
+        if self.world_size > 1:
+            dist.all_reduce(total)
         return total
+
+    def begin_sum(self, values: Sequence[int]) -> Callable[[], list[int]]:
+        """Begin to add up numbers over all ranks, on the CPU; returns a function that waits for the sums.
+
+        Meanwhile this rank may go on, also with other calls of this instance: they are carried out in order.
+        """
+        import torch
+        import torch.distributed as dist
+
+        total = torch.tensor(values, dtype=torch.int64)
+        work = dist.all_reduce(total, group=self.group, async_op=True) if self.world_size > 1 else None
+
+        def wait() -> list[int]:
+            if work is not None:
+                work.wait()
+            sums: list[int] = total.tolist()
+            return sums
+
+        return wait
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

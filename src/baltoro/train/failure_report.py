@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import re
-import resource
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from baltoro.core.errors import BaltoroError, TrainingError
+from baltoro.core.memory import peak_resident_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -307,9 +307,7 @@ def _held(device: torch.device) -> str:
             f"tensors held {held / _GIB:.2f} GiB (at most {most / _GIB:.2f}) of the device's "
             f"{total / _GIB:.2f} GiB"
         )
-    unit = 1 if sys.platform == "darwin" else 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return f"the process had held at most {most / _GIB:.2f} GiB of the host's memory"
+    return f"the process had held at most {peak_resident_bytes() / _GIB:.2f} GiB of the host's memory"
 
 
 def _memory_settings(config: TrainConfig, device: torch.device, sequence_length: int) -> list[str]:

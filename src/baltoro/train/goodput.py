@@ -14,7 +14,16 @@ from datetime import datetime
 from typing import Literal, Protocol, get_args
 
 Cause = Literal[
-    "useful", "compile", "data_wait", "checkpoint", "validation", "restart", "replay", "skipped", "idle"
+    "useful",
+    "compile",
+    "data_wait",
+    "checkpoint",
+    "validation",
+    "restart",
+    "replay",
+    "skipped",
+    "stopped",
+    "idle",
 ]
 """What a device-second was spent on.
 
@@ -27,6 +36,7 @@ Cause = Literal[
                 noticing it, starting workers, loading.
 ``replay``      steps that were lost to a failure or a roll-back and had to be taken anew.
 ``skipped``     steps whose update was left out.
+``stopped``     from the last step of one command to the moment the next one was given.
 ``idle``        devices of the largest attempt that a smaller one did without.
 """
 
@@ -79,6 +89,10 @@ class TimedAttempt(Protocol):
     @property
     def world_size(self) -> int:
         """Devices."""
+
+    @property
+    def command_started_at(self) -> str | None:
+        """When the command was given that it belongs to, ISO 8601 with time zone; ``None`` if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +164,17 @@ def measure_goodput(
     Args:
         steps: records of the ledger, abandoned ones included, in any order.
         attempts: of the run's head.
-        began_at: when the devices were first held (seconds since 1970); ``None``: when the first attempt
-            began.
+        began_at: when the devices were first held (seconds since 1970); ``None``: when the first command was
+            given, or if that is unknown, when the first attempt began.
         ended_at: when the workers were done; ``None``: with the last step.
         devices: how many were held; ``None``: those of the largest attempt.
     """
     started = {attempt.number: _seconds(attempt.started_at) for attempt in attempts}
+    commanded = {
+        attempt.number: _seconds(attempt.command_started_at)
+        for attempt in attempts
+        if attempt.command_started_at is not None
+    }
     widths = {attempt.number: attempt.world_size for attempt in attempts}
     taken: dict[int, list[TimedStep]] = {number: [] for number in started}
     for step in sorted(steps, key=lambda step: step.ended_at):
@@ -166,7 +185,7 @@ def measure_goodput(
     most = max([1, devices or 0, *widths.values(), *(step.world_size for step in steps)])
     if not order:
         return Goodput(began_at or 0.0, began_at or 0.0, most, (), ())
-    begin = started[order[0]] if began_at is None else began_at
+    begin = commanded.get(order[0], started[order[0]]) if began_at is None else began_at
     end = max(*(step.ended_at for step in steps), *started.values(), begin) if ended_at is None else ended_at
     end = max(begin, end)
 
@@ -175,6 +194,10 @@ def measure_goodput(
     for number, following in zip(order, [*order[1:], None], strict=True):
         stop = end if following is None else min(end, started[following])
         usual = _median_step(taken[number])
+        given = min(commanded.get(number, cursor), stop)
+        if given > cursor:
+            spans.append(Span(cursor, given, "stopped", widths[number]))
+            cursor = given
         for step in taken[number]:
             step_end = min(step.ended_at, stop)
             step_begin = max(cursor, step_end - _positive(step.seconds))

@@ -120,6 +120,7 @@ def pretrain(
     elastic: bool = False,
     preempted: SecondsLeft | None = None,
     make_feed: MakeFeed = Feed,
+    command_started_at: str | None = None,
 ) -> TrainResult:
     """Train a model from its beginning or its last checkpoint to its end, and export it.
 
@@ -143,6 +144,7 @@ def pretrain(
         elastic: the number of ranks need not divide the rows of a step.
         preempted: asked after each step whether this machine is about to be taken away.
         make_feed: gives the rows; made and used like :class:`~baltoro.data.feed.Feed`.
+        command_started_at: when the command was given that this is part of, ISO 8601; kept in the run's head.
 
     Raises:
         ConfigError: batch, length, schedule or parallel degrees do not fit the dataset or the workers.
@@ -169,7 +171,7 @@ def pretrain(
     strategy = _set_up(config, plan, device, timer, ranks)
 
     # Claimed only now: whatever is wrong with settings or weights has not cost an attempt.
-    claim, head = _claim(ranks, storage, run_uri, identity)
+    claim, head = _claim(ranks, storage, run_uri, identity, command_started_at)
     with _ledger(claim, head, ranks) as ledger:
         checkpointer = Checkpointer(
             config.checkpoint, claim=claim, device=device, ledger=ledger, timeout_seconds=timeout_seconds
@@ -388,11 +390,19 @@ def _check_vocabulary(plan: ModelPlan, tokenizer: Any) -> None:
         )
 
 
-def _claim(ranks: Ranks, storage: Storage, run_uri: str, identity: RunIdentity) -> tuple[Claim, Head]:
+def _claim(
+    ranks: Ranks, storage: Storage, run_uri: str, identity: RunIdentity, command_started_at: str | None
+) -> tuple[Claim, Head]:
     """Claim the next attempt on rank 0 and clear away what abandoned ones left; every rank learns of it."""
 
     def claim_on_first() -> tuple[Claim, Head]:
-        claim, head = claim_attempt(storage, run_uri, identity, world_size=ranks.world_size)
+        claim, head = claim_attempt(
+            storage,
+            run_uri,
+            identity,
+            world_size=ranks.world_size,
+            command_started_at=command_started_at,
+        )
         removed = collect_abandoned(claim, head)
         _logger.info(
             "%s: attempt %d on %d ranks, %s%s",

@@ -21,6 +21,7 @@ _COLORS: dict[Cause, str] = {
     "restart": "#c44e52",
     "replay": "#e58a8d",
     "skipped": "#7f5539",
+    "stopped": "#f2f2f2",
     "idle": "#dddddd",
 }
 _COLUMNS = 160

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from baltoro.core.memory import peak_resident_bytes
 from baltoro.train.metrics import TOKENS_PER_SECOND_PER_DEVICE, StepRecord
 
 if TYPE_CHECKING:
@@ -50,11 +50,7 @@ class Throughput:
 
 def peak_memory(device: torch.device) -> dict[str, float]:
     """Return the most memory this process has held so far: of the host, and of its GPU."""
-    import resource
-
-    # Linux counts in KiB, macOS in bytes (getrusage(2)).
-    unit = 1 if sys.platform == "darwin" else 1024
-    values = {PROCESS_PEAK_BYTES: float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)}
+    values = {PROCESS_PEAK_BYTES: float(peak_resident_bytes())}
     if device.type == "cuda":
         import torch
 

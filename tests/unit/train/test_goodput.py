@@ -26,10 +26,15 @@ class Attempt:
     number: int
     started_at: str
     world_size: int = 2
+    command_started_at: str | None = None
 
 
-def attempt(number, seconds, world_size=2):
-    return Attempt(number, datetime.fromtimestamp(seconds, UTC).isoformat(), world_size)
+def moment(seconds):
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def attempt(number, seconds, world_size=2, given=None):
+    return Attempt(number, moment(seconds), world_size, None if given is None else moment(given))
 
 
 def spent(*arguments, **named):
@@ -113,6 +118,22 @@ def test_devices_are_held_from_before_the_first_attempt():
         "restart": 40.0,
         "useful": 20.0,
         "idle": 30.0,
+    }
+
+
+def test_waiting_for_a_person_is_no_restart():
+    steps = [
+        *(Step(1, 110.0 + n, 1.0, abandoned=n > 3) for n in range(1, 6)),
+        *(Step(2, 320.0 + n, 1.0) for n in range(1, 4)),
+        *(Step(3, 330.0 + n, 1.0) for n in range(1, 3)),
+    ]
+    # The second command is given 185 seconds after the last step of the first, and starts two attempts.
+    attempts = [attempt(1, 105, given=100), attempt(2, 315, given=300), attempt(3, 325, given=300)]
+    assert spent(steps, attempts) == {
+        "restart": 2 * (10.0 + 20.0 + 7.0),
+        "useful": 2 * (3.0 + 3.0 + 2.0),
+        "replay": 2 * 2.0,
+        "stopped": 2 * 185.0,
     }
 
 

@@ -25,6 +25,9 @@ class OneRank:
     def sum(self, values):
         return values
 
+    def begin_sum(self, values):
+        return lambda: values
+
 
 class FakeStrategy:
     """Every token costs ``loss`` nats; the gradient norm is what the test says."""

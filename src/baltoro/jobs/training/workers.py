@@ -17,7 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,7 +61,7 @@ class WorkerSettings:
 
     ``threads`` is the number of threads a worker computes with on CPU; ``None`` shares the machine's cores
     evenly among its workers. ``elastic`` says that the number of workers may change between attempts.
-    ``strikes`` are the faults of a rehearsal.
+    ``strikes`` are the faults of a rehearsal; ``command_started_at`` (ISO 8601) is when it all began.
     """
 
     config: TrainConfig
@@ -82,6 +83,9 @@ class WorkerSettings:
     system_metrics: bool
     progress: Any
     strikes: StrikePlan | None = None
+    command_started_at: str = field(
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds")
+    )
 
 
 def run_workers(recipe: Recipe, settings: WorkerSettings) -> dict[str, Any]:
@@ -431,6 +435,7 @@ def _train(
             elastic=settings.elastic,
             preempted=notices,
             make_feed=feed_of(settings.config),
+            command_started_at=settings.command_started_at,
         )
     finally:
         if monitor is not None:

@@ -166,25 +166,29 @@ def losses_picture(losses: Mapping[str, Sequence[tuple[int, float]]], *, title: 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     names = list(losses)
-    for index, name in enumerate(names):
-        # Equal curves lie on each other: each is thinner than the one under it.
-        width = 1.2 + 2.0 * (len(names) - 1 - index)
-        above.plot(*zip(*losses[name], strict=True), label=name, linewidth=width)
+    compared = len(names) > 1
+    figure = Figure(figsize=(8, 5.5 if compared else 3.8), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panels = figure.subplots(
+        2 if compared else 1, 1, sharex=True, squeeze=False, height_ratios=(2, 1) if compared else (1,)
+    )[:, 0]
     twin = dict(losses[names[0]]) if names else {}
-    for name in names[1:]:
-        gaps = [(step, abs(loss - twin[step])) for step, loss in losses[name] if step in twin]
-        if gaps:
-            below.plot(*zip(*gaps, strict=True), label=name)
-    above.set_title(title, loc="left")
-    above.set_ylabel("loss (nats per token)")
-    above.legend(frameon=False)
-    below.set_ylabel("distance to the twin")
-    below.set_xlabel("step")
-    for axes in (above, below):
+    for index, name in enumerate(names):
+        # People count steps from 1. Equal curves lie on each other: each is thinner than the one under it.
+        width = 1.2 + 2.0 * (len(names) - 1 - index)
+        done = [(step + 1, loss) for step, loss in losses[name]]
+        panels[0].plot(*zip(*done, strict=True), label=name, linewidth=width, color=f"C{index}")
+        gaps = [(step + 1, abs(loss - twin[step])) for step, loss in losses[name] if step in twin]
+        if index and gaps:
+            panels[1].plot(*zip(*gaps, strict=True), color=f"C{index}")
+    panels[0].set_title(title, loc="left")
+    panels[0].set_ylabel("loss (nats per token)")
+    panels[0].legend(frameon=False)
+    if compared:
+        panels[1].set_ylabel(f"distance to the {names[0]}")
+    panels[-1].set_xlabel("steps done")
+    for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     canvas.print_png(buffer, metadata={"Software": None})
