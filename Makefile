@@ -96,7 +96,7 @@ lock-datatrove: ## pin what bench-corpus compares with, on the versions of requi
 	  --custom-compile-command "make lock-datatrove" --output-file bench/corpus/datatrove-requirements.lock bench/corpus/datatrove-requirements.in
 
 .PHONY: bench-training
-bench-training: setup $(ACCELERATE)/.lock-installed ## the step, data wait, checkpoints, restart and loss memory, beside Hugging Face Trainer (ONLY=overhead,trainer,data,checkpoint,restart,loss)
+bench-training: setup $(ACCELERATE)/.lock-installed ## the step, data wait, checkpoints, restart and loss memory, beside Hugging Face Trainer (ONLY=overhead,trainer,data,checkpoint,restart,command,loss)
 	$(BIN)/python bench/training/bench_training.py $(if $(ONLY),--only $(ONLY))
 
 $(ACCELERATE)/.lock-installed: bench/training/accelerate-requirements.lock $(STAMP)

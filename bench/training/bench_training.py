@@ -8,6 +8,7 @@
 ``data``        the wait for rows from shards on disk (:mod:`waits`), at most 0.01 of a step
 ``checkpoint``  the stall of an asynchronous checkpoint (:mod:`waits`), at most one step
 ``restart``     new processes to first step (:mod:`restart`), at most 30 s early and late in a run
+``command``     `baltoro pretrain` given anew to first step, with Ray's start (:mod:`command`), at most 30 s
 ``loss``        memory of the chunked loss (:mod:`loss_memory`), the same for four times the tokens
 
 Exit code 3: a bound is missed; 2: the input is wrong. Parts run on GPUs where there are any.
@@ -31,7 +32,7 @@ from setting import Size  # noqa: E402
 
 from baltoro.core.errors import BaltoroError  # noqa: E402
 
-PARTS = ("overhead", "trainer", "data", "checkpoint", "restart", "loss")
+PARTS = ("overhead", "trainer", "data", "checkpoint", "restart", "command", "loss")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -165,6 +166,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[list[
 
         steps = arguments.restart_steps
         yield measure_restart(folder / "restart", world_size=world_size, steps=steps), ""
+    if "command" in only:
+        from command import measure_command
+
+        yield measure_command(folder / "command"), ""
     if "loss" in only:
         from loss_memory import measure_loss
 

@@ -37,7 +37,14 @@ class Preempted(Exception):  # noqa: N818  (a decision, not an error)
 class Saves(Protocol):
     """What is asked of a checkpointer here."""
 
-    def save_if_it_fits(self, strategy: Strategy, state: TrainState, grace_seconds: float) -> bool:
+    def save_if_it_fits(
+        self,
+        strategy: Strategy,
+        state: TrainState,
+        grace_seconds: float,
+        *,
+        validation_loss: float | None,
+    ) -> bool:
         """Save and publish within so many seconds; a save that cannot is not begun. Decided alike by all."""
 
 
@@ -51,15 +58,23 @@ class PreemptionHook(Hook):
         checkpointer: of the run.
         strategy: of the run.
         timer: of the run.
+        validation_loss: the newest one, which the checkpoint is kept by; ``None`` before the first.
     """
 
     def __init__(
-        self, seconds_left: SecondsLeft, checkpointer: Saves, strategy: Strategy, timer: PhaseTimer
+        self,
+        seconds_left: SecondsLeft,
+        checkpointer: Saves,
+        strategy: Strategy,
+        timer: PhaseTimer,
+        *,
+        validation_loss: Callable[[], float | None],
     ) -> None:
         self._seconds_left = seconds_left
         self._checkpointer = checkpointer
         self._strategy = strategy
         self._timer = timer
+        self._validation_loss = validation_loss
 
     def step_end(self, record: StepRecord) -> None:
         """Leave if there is notice.
@@ -74,7 +89,9 @@ class PreemptionHook(Hook):
             # It is neither in the ledger yet nor to be kept: whoever resumes meets it again.
             raise Preempted(record.step, saved=False)
         with self._timer.host("checkpoint"):
-            saved = seconds > 0 and self._checkpointer.save_if_it_fits(self._strategy, record.state, seconds)
+            saved = seconds > 0 and self._checkpointer.save_if_it_fits(
+                self._strategy, record.state, seconds, validation_loss=self._validation_loss()
+            )
         _logger.warning(
             "a worker is about to be taken away in %.0f s: training leaves after step %d, %s",
             seconds,

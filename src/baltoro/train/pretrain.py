@@ -178,86 +178,55 @@ def pretrain(
         )
         state = checkpointer.restore(strategy, head, seed=config.seed) or TrainState()
         resumed_from_step = state.step
-
-        def measure() -> float:
-            assert validation is not None
-            return evaluate(
-                strategy,
-                validation,
-                ranks=ranks,
-                device=device,
-                micro_batch=config.micro_batch,
-                max_rows=config.evaluation.max_rows,
-            )
-
-        validates = validation is not None and len(validation) > 0
-        if validates and state.step == 0:
+        measure = _validation(config, validation, strategy, ranks, device)
+        if measure is not None and state.step == 0:
             state = replace(state, initial_validation_loss=measure())
             send(0, {VALIDATION_LOSS: state.initial_validation_loss or 0.0})
         if config.faults.on_bad_step == "roll_back" and not head.checkpoints:
             # Something to go back to, from the first step on.
             checkpointer.save(strategy, state)
 
-        throughput = _throughput(config, plan, dataset.sequence_length, device)
         totals = _Totals()
-        all_hooks: list[Hook] = [
+        throughput = _throughput(config, plan, dataset.sequence_length, device)
+        around: list[Hook] = [
             totals,
             ReportHook(send, throughput.metrics, every_steps=config.log_every_steps, total_steps=steps),
         ]
         if config.prometheus_port is not None and ranks.rank == 0:
             endpoint = MetricsEndpoint(config.prometheus_port, run=run_uri)
-            all_hooks.append(PrometheusHook(endpoint, throughput.metrics))
+            around.append(PrometheusHook(endpoint, throughput.metrics))
             send = _both(send, endpoint.update)
-        validation_hook: ValidationHook | None = None
-        if validates and config.evaluation.every_steps is not None:
-            validation_hook = ValidationHook(
+        validated: ValidationHook | None = None
+        if measure is not None and config.evaluation.every_steps is not None:
+            validated = ValidationHook(
                 measure, send, timer, every_steps=config.evaluation.every_steps, total_steps=steps
             )
-            all_hooks.append(validation_hook)
-        all_hooks += hooks
-        ledger_hook = LedgerHook(ledger, claim.attempt) if ledger is not None else None
-        if ledger_hook is not None:
-            all_hooks.append(ledger_hook)
+            around.append(validated)
+
+        def newest_validation_loss() -> float | None:
+            return validated.loss if validated is not None else None
+
+        around += hooks
+        recorded = LedgerHook(ledger, claim.attempt) if ledger is not None else None
+        if recorded is not None:
+            around.append(recorded)
         if preempted is not None:
-            all_hooks.append(PreemptionHook(preempted, checkpointer, strategy, timer))
-        all_hooks.append(
+            around.append(
+                PreemptionHook(
+                    preempted, checkpointer, strategy, timer, validation_loss=newest_validation_loss
+                )
+            )
+        around.append(
             CheckpointHook(
                 checkpointer,
                 strategy,
                 timer,
                 every_steps=config.checkpoint.every_steps,
                 total_steps=steps,
-                validation_loss=lambda: validation_hook.loss if validation_hook is not None else None,
+                validation_loss=newest_validation_loss,
             )
         )
-
-        def roll_back(left: RollBack) -> TrainState:
-            """Take the last checkpoint's weights back, and keep the position."""
-            checkpointer.wait()
-            newest = ranks.first(lambda: read_head(storage, run_uri))
-            restored = checkpointer.restore(strategy, newest, seed=config.seed) if newest else None
-            if restored is None:
-                raise TrainingError(
-                    f"{left}: there is no checkpoint to go back to in {run_uri}; run the command again"
-                )
-            ranks.first(lambda: ledger_hook.rolled_back(restored.step) if ledger_hook else None)
-            _logger.warning(
-                "%s: weights of step %d are taken back; steps %d to %d count as seen and are left out",
-                left,
-                restored.step,
-                restored.step + 1,
-                left.state.step,
-            )
-            position = replace(
-                restored,
-                step=left.state.step,
-                tokens_seen=left.state.tokens_seen,
-                skipped_steps=restored.skipped_steps + left.state.step - restored.step,
-            )
-            # Whoever resumes must not meet the bad step again.
-            checkpointer.save(strategy, position)
-            return position
-
+        way_back = _WayBack(claim, checkpointer, strategy, ranks, recorded, config.seed)
         bad_steps = BadSteps(config.faults)
         trained = False
         while not trained:
@@ -280,12 +249,12 @@ def pretrain(
                         device=device,
                         timer=timer,
                         bad_steps=bad_steps,
-                        hooks=all_hooks,
+                        hooks=around,
                     )
                     trained = True
                 except RollBack as left:
-                    state = roll_back(left)
-        validation_after = measure() if validates else None
+                    state = way_back.take(left)
+        validation_after = measure() if measure is not None else None
         if validation_after is not None:
             send(state.step, {VALIDATION_LOSS: validation_after})
         export_uri, files, digest = _export(
@@ -341,6 +310,74 @@ def _set_up(
         loss_sum=make_loss_sum(config.loss, attention, device),
     )
     return strategy
+
+
+def _validation(
+    config: TrainConfig,
+    validation: TokenDataset | None,
+    strategy: Strategy,
+    ranks: Ranks,
+    device: torch.device,
+) -> Callable[[], float] | None:
+    """Return what measures the validation loss over all ranks; ``None`` without validation rows."""
+    if validation is None or len(validation) == 0:
+        return None
+
+    def measure() -> float:
+        return evaluate(
+            strategy,
+            validation,
+            ranks=ranks,
+            device=device,
+            micro_batch=config.micro_batch,
+            max_rows=config.evaluation.max_rows,
+        )
+
+    return measure
+
+
+@dataclass(frozen=True, slots=True)
+class _WayBack:
+    """Takes the last checkpoint's weights back after a bad step, and keeps the position."""
+
+    claim: Claim
+    checkpointer: Checkpointer
+    strategy: Strategy
+    ranks: Ranks
+    recorded: LedgerHook | None
+    seed: int
+
+    def take(self, left: RollBack) -> TrainState:
+        """Return the position to go on from, with the weights of the last checkpoint; collective.
+
+        Raises:
+            TrainingError: there is no checkpoint.
+        """
+        self.checkpointer.wait()
+        run_uri = self.claim.run_uri
+        newest = self.ranks.first(lambda: read_head(self.claim.storage, run_uri))
+        restored = self.checkpointer.restore(self.strategy, newest, seed=self.seed) if newest else None
+        if restored is None:
+            raise TrainingError(
+                f"{left}: there is no checkpoint to go back to in {run_uri}; run the command again"
+            )
+        self.ranks.first(lambda: self.recorded.rolled_back(restored.step) if self.recorded else None)
+        _logger.warning(
+            "%s: weights of step %d are taken back; steps %d to %d count as seen and are left out",
+            left,
+            restored.step,
+            restored.step + 1,
+            left.state.step,
+        )
+        position = replace(
+            restored,
+            step=left.state.step,
+            tokens_seen=left.state.tokens_seen,
+            skipped_steps=restored.skipped_steps + left.state.step - restored.step,
+        )
+        # Whoever resumes must not meet the bad step again.
+        self.checkpointer.save(self.strategy, position)
+        return position
 
 
 @contextlib.contextmanager
