@@ -26,7 +26,7 @@ from baltoro.testing.commands import Commands, kill
 pytestmark = [pytest.mark.jobs, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 RUNS = int(os.environ.get("BALTORO_FAULT_RUNS", "3"))
-STEPS, CHECKPOINT_STEPS = 150, 10
+STEPS, CHECKPOINT_STEPS = 80, 10
 KINDS = ("rank", "ranks", "worker", "driver", "group")
 MOST_KILLS, MOST_STARTS = 3, 12
 COMMAND_SECONDS = 600.0
