@@ -58,6 +58,10 @@ RUNS ?= 50
 test-faults: setup ## kill training with SIGKILL at random, RUNS=50 times over; each run must end with the same weights
 	BALTORO_FAULT_RUNS=$(RUNS) $(BIN)/pytest -rP tests/faults
 
+.PHONY: parity
+parity: setup ## one loss curve under ddp, fsdp2, hybrid, ZeRO 1 to 3, on one, two and four ranks, as a table
+	$(BIN)/python bench/training/parity.py
+
 .PHONY: test-unit
 test-unit: setup ## only the tests without several processes or Ray
 	$(BIN)/pytest -m "not distributed and not jobs and not slow"
@@ -103,6 +107,12 @@ $(ACCELERATE)/.lock-installed: bench/training/accelerate-requirements.lock $(STA
 	rm -rf $(ACCELERATE)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes --target $(ACCELERATE) -r bench/training/accelerate-requirements.lock
 	@touch $@
+
+DEVICE ?= cuda
+
+.PHONY: gpu-check
+gpu-check: setup ## ten minutes on one GPU: kernels, NF4, optimizers, compile, resume, speed; a report for a bug (DEVICE=cpu ONLY=attention,nf4)
+	$(BIN)/baltoro gpu-check --device $(DEVICE) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: lock-accelerate
 lock-accelerate: ## pin what bench-training compares with

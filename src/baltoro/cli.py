@@ -429,6 +429,63 @@ def doctor(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> Non
         sys.exit(2)
 
 
+@main.command("gpu-check")
+@click.option(
+    "--device",
+    type=click.Choice(["cuda", "cpu"]),
+    default="cuda",
+    show_default=True,
+    help="Where the checks run; CUDA_VISIBLE_DEVICES picks one of several GPUs.",
+)
+@click.option(
+    "--only", default=None, metavar="NAME[,NAME]...", help="Run only these checks, for example attention,nf4."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="FILE|FOLDER",
+    help="Where the report goes; a file that exists is replaced (default: the current folder).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def gpu_check(device: str, only: str | None, output: Path | None, as_json: bool) -> None:
+    """Prove that this GPU, its driver and its libraries compute what training needs, in ten minutes.
+
+    Real tensors and short training runs are held against references that are written out, never against
+    themselves; each check runs in a process of its own, so that a crash of one leaves the others:
+
+    \b
+        attention   every kernel within packed rows, against each segment alone
+        loss        full, chunked and Liger's cross-entropy, against float64
+        nf4         4-bit weights, against the matrix that their bytes stand for
+        optimizers  fused, foreach, 8-bit and paged AdamW, against float64
+        compile     compiled decoder blocks, against eager ones
+        resume      interrupted and resumed training, bit for bit: FSDP2 and ZeRO-2
+        precision   loss curves in bfloat16 and float16, against float32
+        memory      out of memory is told with the settings that need less
+        speed       tokens/s, MFU, copies, matrix products: told, not judged
+
+    Everything goes into one Markdown file to attach to a bug: gpu-check-REPORT with the date. Names of user
+    and machine and places of folders are taken out of it. What this machine lacks a library for is listed as
+    not available. The exit code is 0 only if all that ran passed, 3 if not.
+
+    \b
+        baltoro gpu-check
+        baltoro gpu-check --only attention,nf4 --output ~/report.md
+        baltoro gpu-check --device cpu
+    """
+    from baltoro.jobs.gpu_check.command import gpu_check as check
+
+    found = check(device, only, output.expanduser() if output else None, say=say)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        click.echo(f"{found.sentence}\nreport: {found.report}")
+    if not found.passed:
+        sys.exit(3)
+
+
 @main.command()
 @recipe_arguments
 @click.option("--workers", type=int, default=None, help="Another number of workers (cluster.workers).")

@@ -1,6 +1,9 @@
 """One loss curve and one checkpoint for all strategies, layouts, world sizes and accumulations."""
 
+import copy
 import hashlib
+import importlib.util
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import torch.distributed as dist
 from baltoro.core.errors import ConfigError
 from baltoro.data.collate import collate, without_targets
 from baltoro.models.attention import SDPA
-from baltoro.models.load import build_model, decoder_blocks, load_weights
+from baltoro.models.load import build_model, decoder_blocks, initial_value, load_weights
 from baltoro.optim.config import OptimizerConfig
 from baltoro.optim.optimizer import build_optimizer
 from baltoro.parallel.build import build_strategy
@@ -26,29 +29,47 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 STEPS, ROWS_PER_STEP, SEQUENCE_LENGTH = 10, 8, 32
 
 # What is held to one loss curve: name → (strategy, its settings). Another strategy joins by a line here;
-# "hybrid" needs an even number of ranks.
+# "hybrid" needs an even number of ranks. DeepSpeed comes last: it replaces functions of torch for good.
 LAYOUTS = {
     "fsdp2": ("fsdp2", {}),
     "fsdp2 keeping weights gathered": ("fsdp2", {"fsdp2": {"reshard_after_forward": False}}),
     "hybrid": ("fsdp2", {"dp_replicate": 2}),
     "ddp": ("ddp", {}),
 }
-ONE_RANK = ("fsdp2", "ddp")
+if importlib.util.find_spec("deepspeed") is not None:
+    LAYOUTS |= {f"ZeRO-{stage}": ("deepspeed", {"deepspeed": {"zero_stage": stage}}) for stage in (1, 2, 3)}
+ONE_RANK = tuple(layout for layout in LAYOUTS if layout != "hybrid")
+STRATEGIES = tuple(layout for layout in ONE_RANK if layout != "fsdp2 keeping weights gathered")
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 
 
-def built(layout, precision="float32", max_gradient_norm=1.0, loss_sum=next_token_loss_sum):
-    name, settings = LAYOUTS[layout]
-    plan = tiny_plan()
+def built(
+    layout,
+    precision="float32",
+    max_gradient_norm=1.0,
+    loss_sum=next_token_loss_sum,
+    trained=lambda name: True,
+    seed=0,
+    **settings,
+):
+    name, own = LAYOUTS[layout]
+    plan = tiny_plan(seed=seed)
+    if name == "deepspeed":
+        from baltoro.parallel import deepspeed
+
+        # By default matrices as small as these stay whole under ZeRO-3.
+        deepspeed.PERSISTENT_ELEMENTS = 100
     strategy = build_strategy(
         name,
-        ParallelConfig.model_validate(settings),
+        ParallelConfig.model_validate(own | settings),
         device=torch.device("cpu"),
         precision=precision,
         max_gradient_norm=max_gradient_norm,
         timer=PhaseTimer(torch.device("cpu")),
     )
     model = build_model(plan)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = trained(name)
     strategy.setup(
         model,
         blocks=decoder_blocks(model),
@@ -79,6 +100,28 @@ def train(strategy, steps, micro_batch):
         losses.append(float(total) / whole.valid_tokens)
         norms.append(strategy.clip_and_step(1e-2).gradient_norm)
     return losses, norms
+
+
+def step_of(strategy, inputs):
+    """Train on a step of one micro-batch per rank, the same on each."""
+    loss = strategy.forward_backward(inputs, denominator=inputs.valid_tokens, last=True)
+    return float(loss), strategy.clip_and_step(1e-2)
+
+
+def whole(tensor):
+    """Return all values of a tensor of a state, whatever the ranks hold of it."""
+    if hasattr(tensor, "full_tensor"):
+        return tensor.full_tensor()
+    if not hasattr(tensor, "boxes"):
+        return tensor
+    ranges = [None] * dist.get_world_size()
+    dist.all_gather_object(ranges, (tensor.start, tensor.flat.detach().clone()))
+    ranges = [(start, flat) for start, flat in sorted(ranges, key=lambda found: found[0]) if flat.numel()]
+    # Without gap or overlap.
+    assert [start for start, _ in ranges] == np.cumsum([0, *(flat.numel() for _, flat in ranges)])[
+        :-1
+    ].tolist()
+    return torch.cat([flat for _, flat in ranges]).view(tensor.shape)
 
 
 def curves(layouts, precision, micro_batch, loss="full"):
@@ -160,58 +203,65 @@ def test_a_rank_without_rows_adds_nothing():
 def poisoned_step(layouts):
     found = {}
     for layout in layouts:
-        strategy = built(layout)
+        factor = [1.0]
+        strategy = built(
+            layout,
+            loss_sum=lambda model, inputs, factor=factor: next_token_loss_sum(model, inputs) * factor[0],
+        )
         before = {name: value.clone() for name, value in strategy.full_parameters()}
         inputs = collate(tiny_rows(2, SEQUENCE_LENGTH))
-        original = strategy._loss_sum
         # Only rank 1 sees the poison; every rank must refuse the step.
-        poison = float("nan") if dist.get_rank() == 1 else 1.0
-        strategy._loss_sum = lambda model, inputs, loss=original, by=poison: loss(model, inputs) * by
-        strategy.forward_backward(inputs, denominator=inputs.valid_tokens, last=True)
-        dropped = strategy.clip_and_step(1e-2)
-        strategy._loss_sum = original
+        factor[0] = float("nan") if dist.get_rank() == 1 else 1.0
+        _, dropped = step_of(strategy, inputs)
+        factor[0] = 1.0
         strategy.forward_backward(inputs, denominator=inputs.valid_tokens, last=True)
         left_out = strategy.leave_out()
         unchanged = all(torch.equal(before[name], value) for name, value in strategy.full_parameters())
-        clean = strategy.forward_backward(inputs, denominator=inputs.valid_tokens, last=True)
-        again = strategy.clip_and_step(1e-2)
-        found[layout] = (dropped, left_out, unchanged, float(clean), again)
+        found[layout] = (dropped, left_out, unchanged, *step_of(strategy, inputs))
     return found
 
 
 def test_a_gradient_that_is_not_finite_on_one_rank_is_dropped_on_all():
+    expected = None
     for found in run_distributed(poisoned_step, 2, list(LAYOUTS)):
+        assert list(found) == list(LAYOUTS)
         for dropped, left_out, unchanged, clean, again in found.values():
-            assert dropped.gradient_norm != dropped.gradient_norm
+            expected = expected or (clean, again)
+            assert not np.isfinite(dropped.gradient_norm)
             assert (dropped.stepped, dropped.overflowed) == (False, False)
             assert left_out.gradient_norm != left_out.gradient_norm
             assert not left_out.stepped
             assert unchanged
-            assert np.isfinite(clean)
             assert again.stepped
+            # Nothing of the poison is left.
+            assert clean == pytest.approx(expected[0], rel=1e-5)
+            assert again.gradient_norm == pytest.approx(expected[1].gradient_norm, rel=1e-5)
 
 
-def unclipped(layouts):
+def first_steps(layouts):
+    """Gradient norms without and with a limit, and those of what the optimizer was given."""
     found = {}
+    decay = OptimizerConfig().beta1
     for layout in layouts:
-        strategy = built(layout, max_gradient_norm=None)
-        inputs = collate(tiny_rows(2, SEQUENCE_LENGTH))
-        strategy.forward_backward(inputs, denominator=1, last=True)
-        gradients = [parameter.grad for parameter in strategy._model.parameters()]
-        before = [gradient.clone() for gradient in gradients]
-        strategy._optimizer.step = lambda: None
-        update = strategy.clip_and_step(1e-2)
-        found[layout] = (
-            update.gradient_norm,
-            all(torch.equal(old, new) for old, new in zip(before, gradients, strict=True)),
-        )
+        for limit in (None, 1.0):
+            strategy = built(layout, max_gradient_norm=limit)
+            inputs = collate(tiny_rows(2, SEQUENCE_LENGTH))
+            strategy.forward_backward(inputs, denominator=1, last=True)
+            update = strategy.clip_and_step(1e-2)
+            moments = strategy.state_dict()["optimizer"]["state"].values()
+            # After one step from zero the first moment is a tenth of the gradient.
+            squares = sum(float(whole(of["exp_avg"]).double().square().sum()) for of in moments)
+            found[layout, limit] = (update.gradient_norm, math.sqrt(squares) / (1 - decay))
     return found
 
 
-def test_without_a_limit_gradients_are_left_as_they_are():
-    for norm, unchanged in run_distributed(unclipped, 1, list(ONE_RANK))[0].values():
+def test_gradients_are_clipped_to_the_limit_and_without_one_left_as_they_are():
+    expected = None
+    for (layout, limit), (norm, used) in run_distributed(first_steps, 2, list(LAYOUTS))[0].items():
+        expected = expected or norm
         assert norm > 100.0
-        assert unchanged
+        assert norm == pytest.approx(expected, rel=1e-5), layout
+        assert used == pytest.approx(limit or norm, rel=1e-4), (layout, limit)
 
 
 def digests_of(state):
@@ -223,8 +273,7 @@ def digests_of(state):
             for name, inner in value.items():
                 visit(f"{prefix}.{name}", inner)
         elif isinstance(value, torch.Tensor):
-            whole = value.full_tensor() if hasattr(value, "full_tensor") else value
-            found[prefix] = hashlib.sha256(whole.contiguous().numpy().tobytes()).hexdigest()
+            found[prefix] = hashlib.sha256(whole(value).detach().contiguous().numpy().tobytes()).hexdigest()
 
     visit("model", state["model"])
     visit("optimizer", state["optimizer"]["state"])
@@ -249,15 +298,22 @@ def resumed(layout, load_from, save_to, steps, micro_batch):
 
 def test_a_checkpoint_of_one_strategy_resumes_under_any_other_moments_included(tmp_path):
     parts = [
-        ("fsdp2", 2, (0, 3), 2),
-        ("ddp", 2, (3, 5), 4),
-        ("fsdp2", 1, (5, 7), 4),
-        ("hybrid", 4, (7, 9), 1),
-        ("ddp", 1, (9, 10), 8),
+        ("fsdp2", 2, 2, 2),
+        ("ZeRO-1", 2, 3, 4),
+        ("ddp", 2, 4, 4),
+        ("ZeRO-3", 4, 5, 1),
+        ("fsdp2", 1, 6, 4),
+        ("hybrid", 4, 7, 1),
+        ("ZeRO-2", 1, 8, 4),
+        ("ZeRO-3", 2, 9, 2),
+        ("ddp", 1, 10, 8),
     ]
+    parts = [part for part in parts if part[0] in LAYOUTS]
     losses, saved, before = [], None, None
-    for number, (layout, world_size, steps, micro_batch) in enumerate(parts):
+    for number, (layout, world_size, end, micro_batch) in enumerate(parts):
         folder = str(tmp_path / f"part-{number}")
+        # Without DeepSpeed its steps are taken by the next part.
+        steps = (len(losses), end)
         ranks = run_distributed(resumed, world_size, layout, before, folder, steps, micro_batch)
         for _, loaded, _ in ranks:
             assert loaded == saved
@@ -265,7 +321,159 @@ def test_a_checkpoint_of_one_strategy_resumes_under_any_other_moments_included(t
         saved, before = ranks[0][2], folder
     assert len([name for name in saved if name.endswith(("exp_avg", "exp_avg_sq"))]) == 2 * 20
     uninterrupted = run_distributed(curves, 2, ["fsdp2"], "float32", 2)[0]["fsdp2"][0]
+    assert len(losses) == STEPS
     assert np.abs(np.array(losses) - uninterrupted).max() <= 1e-5
+
+
+def looked_at(layouts):
+    """What evaluation, state and whole weights are like after two steps; whether they leave a trace."""
+    found = {}
+    for layout in layouts:
+        plain, strategy = built(layout), built(layout)
+        undisturbed = train(plain, range(4), 2)
+        curve = train(strategy, range(2), 2)
+        inputs = collate(tiny_rows(3, SEQUENCE_LENGTH, seed=5))
+        losses = [strategy.evaluate(inputs) for _ in range(2)]
+        weights = {name: value.clone() for name, value in strategy.full_parameters()}
+        state = strategy.state_dict()
+        found[layout] = {
+            "losses": [float(loss) for loss in losses],
+            "graph": any(loss.requires_grad for loss in losses),
+            "kinds": {(value.device.type, value.dtype) for value in weights.values()},
+            "names": list(weights),
+            "weights": torch.cat([value.flatten() for value in weights.values()]).numpy(),
+            "stored": {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state["model"].items()},
+            "moments": {
+                name: {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in of.items()}
+                for name, of in state["optimizer"]["state"].items()
+            },
+            "groups": [sorted(group["params"]) for group in state["optimizer"]["param_groups"]],
+            "exact": all(torch.equal(whole(state["model"][name]), value) for name, value in weights.items()),
+        }
+        later = train(strategy, range(2, 4), 2)
+        continued = tuple(early + late for early, late in zip(curve, later, strict=True))
+        found[layout]["traceless"] = continued == undisturbed
+    return found
+
+
+def test_evaluation_state_and_weights_look_the_same_under_every_strategy_and_leave_no_trace():
+    first, second = run_distributed(looked_at, 2, list(LAYOUTS))
+    expected = first["fsdp2"]
+    assert len(expected["names"]) == 20
+    for layout, found in first.items():
+        assert found["losses"][0] == found["losses"][1] == pytest.approx(expected["losses"][0], rel=1e-5)
+        assert not found["graph"]
+        assert found["kinds"] == {("cpu", torch.float32)}
+        assert np.allclose(found["weights"], expected["weights"], atol=1e-4), layout
+        assert np.array_equal(found["weights"], second[layout]["weights"])
+        for key in ("names", "stored", "moments", "groups"):
+            assert found[key] == expected[key], (layout, key)
+        assert found["exact"], layout
+        assert found["traceless"], layout
+
+
+# What stays as it was loaded: all but the projections of a low-rank adaptation's place, which no gradient
+# reaches from below, or only what is outside the blocks.
+FROZEN = {
+    "all but attention's inputs": lambda name: name.endswith(("q_proj.weight", "v_proj.weight")),
+    "outside the blocks": lambda name: "layers" in name,
+}
+
+
+def partly_trained(layouts, frozen, precision, checkpointing, micro_batch):
+    found = {}
+    for layout in layouts:
+        strategy = built(layout, precision, trained=FROZEN[frozen], activation_checkpointing=checkpointing)
+        before = {name: value.clone() for name, value in strategy.full_parameters()}
+        losses, norms = train(strategy, range(STEPS), micro_batch)
+        after = {name: value.clone() for name, value in strategy.full_parameters()}
+        state = strategy.state_dict()
+        # Other weights, frozen ones as well, until they take over a copy of these.
+        other = built(
+            layout, precision, trained=FROZEN[frozen], seed=1, activation_checkpointing=checkpointing
+        )
+        other.load_state_dict(copy.deepcopy(state))
+        found[layout] = {
+            "taken over": all(torch.equal(after[name], value) for name, value in other.full_parameters()),
+            "losses": losses,
+            "norms": norms,
+            "before": {name: value.numpy() for name, value in before.items()},
+            "unchanged": {name for name in before if torch.equal(before[name], after[name])},
+            "stored": {name for name in before if torch.equal(whole(state["model"][name]), after[name])},
+            "moments": set(state["optimizer"]["state"]),
+            "groups": {name for group in state["optimizer"]["param_groups"] for name in group["params"]},
+        }
+    return found
+
+
+@pytest.mark.parametrize("frozen", FROZEN)
+@pytest.mark.parametrize(
+    ("precision", "checkpointing"), [("float32", "none"), ("bfloat16", "none"), ("bfloat16", "full")]
+)
+def test_only_what_is_not_frozen_is_trained_and_alike_under_every_strategy(frozen, precision, checkpointing):
+    arguments = (frozen, precision, checkpointing)
+    alone = run_distributed(partly_trained, 1, ["fsdp2"], *arguments, ROWS_PER_STEP)[0]["fsdp2"]
+    assert alone["losses"][-1] < alone["losses"][0] - 0.1
+    plan = tiny_plan()
+    for found in run_distributed(partly_trained, 2, list(LAYOUTS), *arguments, 2):
+        assert list(found) == list(LAYOUTS)
+        for layout, of in found.items():
+            assert np.abs(np.array(of["losses"]) - alone["losses"]).max() <= TOLERANCE[precision], layout
+            rtol = 1e-4 if precision == "float32" else 5e-2
+            assert np.allclose(of["norms"], alone["norms"], rtol=rtol), layout
+            trained = {name for name in of["before"] if FROZEN[frozen](name)}
+            assert of["unchanged"] == of["before"].keys() - trained, layout
+            # A checkpoint holds all weights, and moments of those that are trained.
+            assert of["stored"] == of["before"].keys(), layout
+            assert of["taken over"], layout
+            assert of["moments"] == of["groups"] == trained, layout
+            # Not even the frozen ones are rounded to the dtype of the passes.
+            for name, value in of["before"].items():
+                assert np.array_equal(value, initial_value(name, value.shape, plan).numpy()), (layout, name)
+
+
+def partly_resumed(layout, load_from, save_to, steps):
+    from torch.distributed.checkpoint import load, save
+
+    trained = FROZEN["all but attention's inputs"]
+    # Other weights than those that were trained, so that a checkpoint has something to bring.
+    strategy = built(layout, "bfloat16", trained=trained, seed=0 if load_from is None else 1)
+    if load_from is not None:
+        content = strategy.state_dict()
+        load(content, checkpoint_id=load_from)
+        strategy.load_state_dict(content)
+    found = digests_of(strategy.state_dict())
+    inputs = collate(tiny_rows(2, SEQUENCE_LENGTH, seed=5))
+    evaluated = float(strategy.evaluate(inputs))
+    losses, _ = train(strategy, range(*steps), 2)
+    content = strategy.state_dict()
+    save(content, checkpoint_id=save_to)
+    return losses, found, digests_of(content), evaluated, float(strategy.evaluate(inputs))
+
+
+def test_frozen_weights_come_back_from_a_checkpoint_under_any_strategy(tmp_path):
+    parts = [
+        ("fsdp2", 2, (0, 2)),
+        ("ZeRO-3", 2, (2, 4)),
+        ("ddp", 2, (4, 5)),
+        ("ZeRO-1", 1, (5, 6)),
+        ("ZeRO-2", 4, (6, 8)),
+        ("fsdp2", 1, (8, 10)),
+    ]
+    parts = [part for part in parts if part[0] in LAYOUTS]
+    saved, before, left = None, None, None
+    for number, (layout, world_size, steps) in enumerate(parts):
+        folder = str(tmp_path / f"part-{number}")
+        ranks = run_distributed(partly_resumed, world_size, layout, before, folder, steps)
+        losses, loaded, kept, evaluated, reached = ranks[0]
+        assert np.isfinite(losses).all()
+        if saved is not None:
+            assert loaded == saved, layout
+            # What the passes compute with came back as well.
+            assert evaluated == pytest.approx(left, abs=2e-2), layout
+        saved, before, left = kept, folder, reached
+    assert len([name for name in saved if name.startswith("model.")]) == 21
+    assert len([name for name in saved if name.endswith("exp_avg")]) == 4
 
 
 def overflowing(layouts):
@@ -302,28 +510,31 @@ def test_float16_scales_the_loss_and_an_overflow_costs_one_step_and_half_the_sca
             assert losses[-1] < losses[0] - 0.8
 
 
-def half_resumed(layout, folder, interrupt):
+def half_resumed(layout, folder):
     from torch.distributed.checkpoint import load, save
 
     strategy = built(layout, "float16")
     losses, _ = train(strategy, range(3), 2)
-    strategy._loss_scale.overflow()
-    if interrupt:
+    # An overflow halves the scale.
+    strategy.forward_backward(collate(tiny_rows(2, SEQUENCE_LENGTH)), denominator=1e-4, last=True)
+    assert strategy.clip_and_step(1e-2).overflowed
+    if folder is not None:
         save(strategy.state_dict(), checkpoint_id=folder)
         strategy = built(layout, "float16")
         content = strategy.state_dict()
         load(content, checkpoint_id=folder)
         strategy.load_state_dict(content)
     more, _ = train(strategy, range(3, 6), 2)
-    return losses + more, strategy._loss_scale.scale, strategy._loss_scale.good_steps
+    scale = strategy.state_dict()["loss_scale"]
+    return losses + more, float(scale["scale"]), int(scale["good_steps"])
 
 
-@pytest.mark.parametrize("layout", ["fsdp2", "ddp"])
+@pytest.mark.parametrize("layout", STRATEGIES)
 def test_float16_resumes_exactly_with_the_scale_it_had(tmp_path, layout):
-    whole = run_distributed(half_resumed, 2, layout, None, False)
-    parts = run_distributed(half_resumed, 2, layout, str(tmp_path / "checkpoint"), True)
-    assert parts == whole
-    assert whole[0][1:] == (2.0**15, 3)
+    uninterrupted = run_distributed(half_resumed, 2, layout, None)
+    parts = run_distributed(half_resumed, 2, layout, str(tmp_path / "checkpoint"))
+    assert parts == uninterrupted
+    assert uninterrupted[0][1:] == (2.0**15, 3)
 
 
 def degrees_refused():

@@ -1,8 +1,10 @@
 """One loss curve, however the work is spread (float32)."""
 
+import importlib.util
+
 import pytest
 
-from baltoro.parallel.config import ParallelConfig
+from baltoro.parallel.config import DeepSpeedConfig, ParallelConfig
 from baltoro.testing.distributed import run_distributed
 from baltoro.testing.runs import execute_all, tiny_run
 
@@ -57,3 +59,25 @@ def test_two_ranks_sharded_or_replicated_give_the_same_curve(reference, tmp_path
 def test_replicas_of_shards_on_four_ranks_give_the_same_curve(reference, tmp_path):
     run = tiny_run(tmp_path / "hybrid", micro_batch=1, parallel=ParallelConfig(dp_replicate=2, dp_shard=2))
     assert_equal_curves(run_distributed(execute_all, 4, [run])[0][0], reference)
+
+
+@pytest.mark.slow
+def test_other_strategies_give_the_same_curve_and_count_the_same(reference, tmp_path):
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    runs = [
+        tiny_run(tmp_path / "ddp", micro_batch=2, strategy="ddp"),
+        *(
+            tiny_run(
+                tmp_path / f"zero-{stage}",
+                micro_batch=2,
+                strategy="deepspeed",
+                parallel=ParallelConfig(deepspeed=DeepSpeedConfig(zero_stage=stage)),
+            )
+            for stage in (1, 2, 3)
+        ),
+    ]
+    ranks = run_distributed(execute_all, 2, runs)
+    for number, found in enumerate(ranks[0]):
+        assert_equal_curves(found, reference)
+        assert ranks[1][number][0] == found[0], "ranks disagree about the loss"

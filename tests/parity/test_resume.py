@@ -1,11 +1,15 @@
 """Resuming is the same as never having stopped (float32)."""
 
+import importlib.util
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from baltoro.checkpoint.config import CheckpointConfig
+from baltoro.parallel.config import DeepSpeedConfig, ParallelConfig
 from baltoro.testing.distributed import run_distributed
 from baltoro.testing.runs import execute_all, interrupted, tiny_run
 
@@ -53,6 +57,39 @@ def test_a_run_goes_on_with_another_number_of_ranks(uninterrupted, tmp_path, fir
     whole = load_file(f"{expected.export_uri}/model.safetensors")
     for name, value in whole.items():
         torch.testing.assert_close(found[name], value, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_under_other_strategies_and_numbers_of_ranks(uninterrupted, tmp_path):
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    run = tiny_run(tmp_path / "run", checkpoint=CheckpointConfig(every_steps=2))
+
+    def under(strategy, **parallel):
+        settings = {"strategy": strategy, "parallel": ParallelConfig(**parallel)}
+        return replace(run, config=run.config.model_copy(update=settings))
+
+    def zero(stage):
+        return under("deepspeed", deepspeed=DeepSpeedConfig(zero_stage=stage))
+
+    curve = {}
+    for world_size, leg in [
+        (2, interrupted(under("fsdp2"), 3)),
+        (2, interrupted(zero(3), 5)),
+        (1, interrupted(under("ddp"), 7)),
+        (2, interrupted(zero(1), 9)),
+    ]:
+        curve |= run_distributed(execute_all, world_size, [leg])[0][0][0]
+    after, result = run_distributed(execute_all, 2, [under("fsdp2", dp_replicate=2)])[0][0]
+    curve |= after
+    losses, expected = uninterrupted
+    assert list(after) == [9, 10]
+    assert (result.attempt, result.resumed_from_step) == (5, 8)
+    assert curve.keys() == losses.keys()
+    for step, loss in curve.items():
+        assert loss == pytest.approx(losses[step], abs=1e-5), f"step {step}"
+    assert result.tokens_seen == expected.tokens_seen
+    assert result.validation_after == pytest.approx(expected.validation_after, abs=1e-5)
 
 
 def test_the_export_of_two_ranks_loads_and_has_the_validation_loss_of_the_run(uninterrupted):

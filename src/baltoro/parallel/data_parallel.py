@@ -103,7 +103,7 @@ class DataParallel(ABC):
         """Checkpoint activations, compile, spread, load, make the optimizer; in this order.
 
         Args:
-            model: float32 parameters on the meta device.
+            model: float32 parameters on the meta device; those without ``requires_grad`` stay as loaded.
             blocks: the decoder blocks, the units of everything that is done to a part of the model.
             load: fills every parameter of the model through the given :data:`Assign`.
             build_optimizer: called with the model as it is spread.
@@ -174,7 +174,8 @@ class DataParallel(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return ``{"model": …, "optimizer": …}`` by parameter name, loadable on any layout.
 
-        With float16, ``"loss_scale"`` stands beside them.
+        Frozen weights are among the weights, so that a checkpoint needs nothing beside it; they have no
+        moments. With float16, ``"loss_scale"`` stands beside them.
         """
         from torch.distributed.checkpoint.state_dict import get_state_dict
 

@@ -7,6 +7,9 @@ name. DeepSpeed's own checkpoints are not used: they fit one stage and one numbe
 
 The model is loaded once the engine stands, straight into this rank's share of the master weights, so that no
 master is ever rounded to the dtype of the passes; with ZeRO-3 no rank holds the whole model at any time.
+
+DeepSpeed has no masters of frozen weights (``requires_grad=False``), so they are kept here, a share per rank:
+what a checkpoint or an export holds of a frozen weight is its float32 value, as under every other strategy.
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ class _Share:
         shape: of the whole parameter.
         start: position of the range's first element.
         length: elements in the range; may be 0.
-        flat: the float32 partition that the optimizer updates, with ranges of many parameters.
+        flat: float32; the partition that the optimizer updates, with ranges of many parameters, or a frozen
+            parameter's own.
         offset: where in ``flat`` the range begins.
     """
 
@@ -119,7 +123,7 @@ class DeepSpeedZero:
         """Checkpoint activations, compile, make the optimizer, partition, load; in this order.
 
         Args:
-            model: float32 parameters on the meta device.
+            model: float32 parameters on the meta device; those without ``requires_grad`` stay as loaded.
             blocks: the decoder blocks; ZeRO-3 partitions one at a time.
             load: fills every parameter of the model through the given :data:`Assign`.
             build_optimizer: called with a model whose parameters have shapes but no values.
@@ -176,9 +180,13 @@ class DeepSpeedZero:
         self._loss_factor = float(dist.get_world_size()) if stage == 3 else 1.0
         self._shares = self._shares_of_3() if stage == 3 else self._shares_of_1_and_2(group_of)
         self._make_moments()
+        self._frozen = self._shares_of_frozen(
+            {name: shape.shape for name, shape in template.named_parameters()}
+        )
 
         def assign(parameter: nn.Parameter, full: torch.Tensor) -> None:
-            share = self._shares[names[id(parameter)]]
+            name = names[id(parameter)]
+            share = self._shares.get(name) or self._frozen[name]
             values = full.flatten()[share.start : share.start + share.length]
             share.within(share.flat).copy_(values)
 
@@ -245,15 +253,16 @@ class DeepSpeedZero:
         """Return ``{"model": …, "optimizer": …}`` by parameter name, loadable on any layout.
 
         Weights and moments are :class:`~baltoro.parallel.boxes.Boxes` over the partitions themselves: a
-        checkpoint that fills them changes this rank's master weights and moments at once. With float16,
-        ``"loss_scale"`` stands beside them.
+        checkpoint that fills them changes this rank's master weights and moments at once. Frozen weights are
+        among the weights and have no moments. With float16, ``"loss_scale"`` stands beside them.
         """
         model = self._engine.module
         persistent = set(model.state_dict())
+        shares = self._shares | self._frozen
         state: dict[str, Any] = {
             "model": {
                 # A tied weight is stored under each of its names.
-                **{alias: self._boxes(name) for alias, name in self._aliases.items()},
+                **{alias: _boxes(shares[name], shares[name].flat) for alias, name in self._aliases.items()},
                 **{name: buffer for name, buffer in model.named_buffers() if name in persistent},
             },
             "optimizer": {
@@ -261,7 +270,7 @@ class DeepSpeedZero:
                     name: {
                         # Every rank has it, and a checkpoint stores it once.
                         "step": self._optimizer.state[share.flat]["step"].detach().clone().cpu(),
-                        **{key: self._boxes(name, key) for key in _MOMENTS},
+                        **{key: _boxes(share, self._optimizer.state[share.flat][key]) for key in _MOMENTS},
                     }
                     for name, share in self._shares.items()
                 },
@@ -290,6 +299,8 @@ class DeepSpeedZero:
             for key in _MOMENTS:
                 share.within(moments[key]).copy_(stored[key].flat)
             moments["step"].copy_(stored["step"])
+        for name, share in self._frozen.items():
+            share.flat[: share.length].copy_(state["model"][name].flat)
         if self._loss_scale is not None:
             self._loss_scale.load_state_dict(state["loss_scale"])
         self._weights_changed()
@@ -299,18 +310,15 @@ class DeepSpeedZero:
         from deepspeed.utils import safe_get_full_fp32_param
 
         for name, parameter in self._names.items():
-            yield name, safe_get_full_fp32_param(parameter).detach().cpu()
-
-    def _boxes(self, name: str, moment: str | None = None) -> Any:
-        from baltoro.parallel.boxes import Boxes
-
-        share = self._shares[name]
-        flat = share.flat if moment is None else self._optimizer.state[share.flat][moment]
-        return Boxes(share.within(flat), share.shape, share.start)
+            frozen = self._frozen.get(name)
+            whole = safe_get_full_fp32_param(parameter) if frozen is None else self._whole(frozen)
+            yield name, whole.detach().cpu()
 
     def _shares_of_1_and_2(self, group_of: dict[int, int]) -> dict[str, _Share]:
         shares = {}
         for name, parameter in self._names.items():
+            if id(parameter) not in group_of:
+                continue
             flat = self._optimizer.param_groups[group_of[id(parameter)]]["params"][0]
             mapping: Any = parameter._hp_mapping  # type: ignore[attr-defined]
             start, offset, length = (
@@ -336,7 +344,43 @@ class DeepSpeedZero:
                 length = min(part, parameter.ds_numel - start)
                 found[id(parameter)] = _Share(tuple(parameter.ds_shape), start, length, flat, offset)
                 offset += part
-        return {name: found[id(parameter)] for name, parameter in self._names.items()}
+        return {
+            name: found[id(parameter)] for name, parameter in self._names.items() if id(parameter) in found
+        }
+
+    def _shares_of_frozen(self, shapes: dict[str, torch.Size]) -> dict[str, _Share]:
+        """Make float32 memory for this rank's part of every parameter that the optimizer does not have.
+
+        Args:
+            shapes: of all parameters.
+        """
+        import torch
+        import torch.distributed as dist
+
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        # Beside the masters of the others: in host memory where these are offloaded.
+        device = next(iter(self._shares.values())).flat.device
+        shares = {}
+        for name, shape in shapes.items():
+            if name in self._shares:
+                continue
+            # As ZeRO-3 cuts: equal parts, the last of them padded.
+            part = -(-shape.numel() // world_size)
+            start = min(part * rank, shape.numel())
+            flat = torch.zeros(part, dtype=torch.float32, device=device)
+            shares[name] = _Share(tuple(shape), start, min(part, shape.numel() - start), flat, 0)
+        return shares
+
+    def _whole(self, share: _Share) -> torch.Tensor:
+        """Return all values of a frozen parameter from the ranks' shares, float32; collective."""
+        import torch
+        import torch.distributed as dist
+
+        # On the device, which the process group serves.
+        part = share.flat.to(self.device)
+        whole = torch.empty(part.numel() * dist.get_world_size(), dtype=part.dtype, device=self.device)
+        dist.all_gather_into_tensor(whole, part)
+        return whole[: math.prod(share.shape)].view(share.shape)
 
     def _make_moments(self) -> None:
         """Give the optimizer the state that its first step would make, so that a checkpoint can fill it."""
@@ -356,12 +400,24 @@ class DeepSpeedZero:
         zero = self._engine.optimizer
         if self._config.deepspeed.zero_stage != 3:
             zero.update_lp_params()
+            for name, share in self._frozen.items():
+                self._names[name].detach().copy_(self._whole(share))
             return
         zero._partition_all_parameters()
         for index in range(len(zero.fp16_groups)):
             zero._reassign_or_swap_out_partitioned_parameters(index)
+        for name, share in self._frozen.items():
+            partition: Any = self._names[name].ds_tensor  # type: ignore[attr-defined]
+            partition.detach().copy_(share.flat)
         if zero.persistent_parameters:
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+
+def _boxes(share: _Share, flat: torch.Tensor) -> Any:
+    """Return a share of a tensor that is laid out like the masters."""
+    from baltoro.parallel.boxes import Boxes
+
+    return Boxes(share.within(flat), share.shape, share.start)
 
 
 def _import_deepspeed(device: torch.device) -> Any:
@@ -444,6 +500,10 @@ def _engine_settings(
         "gradient_accumulation_steps": 1,
         "gradient_clipping": max_gradient_norm or 0.0,
         "communication_data_type": "fp32",
+        # ZeRO-1 holds whole gradients in it, and that is what stage 1 means: a rank's sum over its
+        # micro-batches is of the whole model until the last of them is reduced; stage 2 reduces each. A sum
+        # in low precision would take half the memory, lose what a small micro-batch adds, and part from the
+        # curve of every other strategy.
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": zero,
         # Offloaded partitions are updated by torch's AdamW as well.

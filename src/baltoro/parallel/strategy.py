@@ -46,7 +46,10 @@ class Strategy(Protocol):
         build_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         loss_sum: LossSum,
     ) -> None:
-        """Spread a model that stands on the meta device, load its weights, make its optimizer."""
+        """Spread a model that stands on the meta device, load its weights, make its optimizer.
+
+        Parameters without ``requires_grad`` stay as they are loaded.
+        """
 
     def forward_backward(self, inputs: Any, *, denominator: int, last: bool) -> torch.Tensor:
         """Add one micro-batch's gradient of ``loss_sum / denominator``; return the summed loss (detached)."""
