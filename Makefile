@@ -53,10 +53,11 @@ test-slow: setup ## the slow ones: kill and resume, S3 end to end, `ray job subm
 	$(BIN)/pytest -m "slow and jobs"
 
 RUNS ?= 50
+COMMANDS ?= 3
 
 .PHONY: test-faults
-test-faults: setup ## kill training with SIGKILL at random, RUNS=50 times over; each run must end with the same weights
-	BALTORO_FAULT_RUNS=$(RUNS) $(BIN)/pytest -rP tests/faults
+test-faults: setup ## kill training with SIGKILL at random: RUNS=50 runs of its ranks, COMMANDS=3 of `baltoro pretrain`
+	BALTORO_FAULT_RUNS=$(RUNS) BALTORO_FAULT_COMMANDS=$(COMMANDS) $(BIN)/pytest -rP tests/faults
 
 .PHONY: parity
 parity: setup ## one loss curve under ddp, fsdp2, hybrid, ZeRO 1 to 3, on one, two and four ranks, as a table

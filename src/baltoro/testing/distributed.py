@@ -49,6 +49,46 @@ def run_distributed(
     Raises:
         RankFailedError: a rank raised (its traceback is in the message), died, or did not finish in time.
     """
+    with started_ranks(function, world_size, *arguments, timeout_seconds=timeout_seconds) as ranks:
+        return ranks.results()
+
+
+class StartedRanks:
+    """Ranks that run in processes of their own.
+
+    Attributes:
+        processes: in rank order.
+    """
+
+    def __init__(self, processes: list[BaseProcess], folder: Path, timeout_seconds: float) -> None:
+        self.processes = processes
+        self._folder = folder
+        self._timeout_seconds = timeout_seconds
+        self._deadline = time.monotonic() + timeout_seconds
+
+    @property
+    def running(self) -> bool:
+        """Whether one of them has not ended."""
+        return any(process.is_alive() for process in self.processes)
+
+    def results(self) -> list[Any]:
+        """Wait for all of them; return what they returned, in rank order.
+
+        Raises:
+            RankFailedError: as :func:`run_distributed`.
+        """
+        _wait(self.processes, self._folder, self._deadline, self._timeout_seconds)
+        return [
+            pickle.loads((self._folder / f"result-{rank}.pickle").read_bytes())
+            for rank in range(len(self.processes))
+        ]
+
+
+@contextmanager
+def started_ranks(
+    function: Callable[..., Any], world_size: int, *arguments: Any, timeout_seconds: float = 240.0
+) -> Iterator[StartedRanks]:
+    """Start ``function(*arguments)`` as :func:`run_distributed` does; whatever runs in the end is killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     with tempfile.TemporaryDirectory(prefix="baltoro-ranks-") as name:
@@ -57,13 +97,12 @@ def run_distributed(
         (folder / "call.pickle").write_bytes(pickle.dumps((target, arguments)))
         processes = _start(context, folder, world_size, timeout_seconds)
         try:
-            _wait(processes, folder, time.monotonic() + timeout_seconds, timeout_seconds)
+            yield StartedRanks(processes, folder, timeout_seconds)
         finally:
             for process in processes:
                 if process.is_alive():
                     process.kill()
                 process.join()
-        return [pickle.loads((folder / f"result-{rank}.pickle").read_bytes()) for rank in range(world_size)]
 
 
 @contextmanager

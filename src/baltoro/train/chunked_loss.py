@@ -78,21 +78,29 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total += losses[:, 0].where(valid, 0.0).sum()
             if not (of_hidden or of_weight or of_bias):
                 continue
-            buffer.div_(sums)
-            buffer.scatter_(1, column, buffer.gather(1, column) - 1.0)
-            buffer.masked_fill_(~valid[:, None], 0.0)
-            if grad_bias is not None:
-                grad_bias += buffer.sum(dim=0)
-            gradient = buffer.to(weight.dtype)
-            if grad_hidden is not None:
-                torch.mm(gradient, weight, out=grad_hidden[chunk])
-            if grad_weight is not None:
-                if gradient.dtype == torch.float32:
-                    grad_weight.addmm_(gradient.T, piece)
-                else:
+            buffer.scatter_add_(1, column, -sums)
+            # What is left of softmax − onehot: a row's sum, and nothing of rows without a target.
+            factor = valid[:, None] / sums
+            if weight.dtype == torch.float32:
+                # d columns are scaled instead of V, which saves a pass over the largest tensor.
+                if grad_hidden is not None:
+                    torch.mm(buffer, weight, out=grad_hidden[chunk]).mul_(factor)
+                if grad_weight is not None:
+                    grad_weight.addmm_(buffer.T, piece * factor)
+                if grad_bias is not None:
+                    grad_bias.addmv_(buffer.T, factor[:, 0])
+            else:
+                # Before the cast: sums may be beyond float16, and products are rounded once.
+                gradient = buffer.mul_(factor).to(weight.dtype)
+                if grad_bias is not None:
+                    grad_bias += buffer.sum(dim=0)
+                if grad_hidden is not None:
+                    torch.mm(gradient, weight, out=grad_hidden[chunk])
+                if grad_weight is not None:
                     grad_weight += gradient.T @ piece
+                del gradient
             # Or they would stand beside those of the next chunk.
-            del buffer, gradient
+            del buffer
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         return total

@@ -33,7 +33,7 @@ class LossConfig(StrictModel):
         "full: all logits at once; chunked: never more than chunk_tokens of them; liger: fused kernel (GPU); "
         "auto: liger where it runs, else chunked",
     )
-    chunk_tokens: int = execution(1024, "chunked: positions whose logits exist at one time", ge=1)
+    chunk_tokens: int = execution(512, "chunked: positions whose logits exist at one time", ge=1)
 
 
 class FeedConfig(StrictModel):

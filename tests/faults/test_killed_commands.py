@@ -1,6 +1,6 @@
-"""Training that is killed with SIGKILL at random, wherever that meets it, ends as if nothing had been.
+"""`baltoro pretrain`, killed with SIGKILL at random and given again: it ends as if nothing had been.
 
-``make test-faults RUNS=50`` (about an hour on two cores); each run is one test with a seed of its own.
+Each run is one test with a seed of its own, and takes minutes: most of them Ray's start.
 """
 
 import os
@@ -25,7 +25,7 @@ from baltoro.testing.commands import Commands, kill
 
 pytestmark = [pytest.mark.jobs, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-RUNS = int(os.environ.get("BALTORO_FAULT_RUNS", "3"))
+RUNS = int(os.environ.get("BALTORO_FAULT_COMMANDS", "2"))
 STEPS, CHECKPOINT_STEPS = 80, 10
 KINDS = ("rank", "ranks", "worker", "driver", "group")
 MOST_KILLS, MOST_STARTS = 3, 12
@@ -129,7 +129,7 @@ def summary() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seed", range(RUNS))
-def test_a_run_killed_at_random_ends_with_the_same_weights(undisturbed, folder, seed):
+def test_a_command_killed_at_random_ends_with_the_same_weights(undisturbed, folder, seed):
     chance = random.Random(seed)
     training = Training(folder, undisturbed.recipe, f"killed-{seed:03d}")
     told: list[str] = []
