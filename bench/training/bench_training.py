@@ -8,7 +8,7 @@
 ``data``        the wait for rows from shards on disk (:mod:`waits`), at most 0.01 of a step
 ``checkpoint``  the stall of an asynchronous checkpoint (:mod:`waits`), at most one step
 ``restart``     new processes to first step (:mod:`restart`), at most 30 s early and late in a run
-``command``     `baltoro pretrain` given anew to first step, with Ray's start (:mod:`command`), at most 30 s
+``command``     `baltoro pretrain` given anew to first step, with Ray's start (:mod:`command`), not judged
 ``loss``        memory of the chunked loss (:mod:`loss_memory`), the same for four times the tokens
 
 Exit code 3: a bound is missed; 2: the input is wrong. Parts run on GPUs where there are any.
