@@ -22,20 +22,12 @@ def raise_(error):
     raise error
 
 
-def begun_sums(ranks):
-    """Two sums that are waited for in the other order, with another call between."""
-    first = ranks.begin_sum([1, ranks.rank])
-    second = ranks.begin_sum([10, -ranks.rank])
-    ranks.barrier()
-    return second(), first()
-
-
 def talk():
     ranks = Ranks()
     called = []
     seen = {
         "sum": ranks.sum(torch.tensor([1, ranks.rank])).tolist(),
-        "begun": begun_sums(ranks),
+        "counts": ranks.sum_counts([1, 10 * ranks.rank]),
         "first": outcome(lambda: ranks.first(lambda: called.append(ranks.rank) or "made")),
         "called": called,
         "first_fails": outcome(lambda: ranks.first(lambda: raise_(InputError("bad file")))),
@@ -55,7 +47,7 @@ def test_every_rank_learns_the_outcome_of_every_call():
     first, second = run_distributed(talk, 2)
     for seen in (first, second):
         assert seen["sum"] == [2, 1]
-        assert seen["begun"] == ([20, -1], [2, 1])
+        assert seen["counts"] == [2, 10]
         assert seen["first"] == ("value", "made")
         assert seen["first_fails"] == ("InputError", "bad file")
         assert seen["each"] == ("value", [0, 10])

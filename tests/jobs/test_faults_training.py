@@ -106,16 +106,17 @@ def assert_same_curve(run: Run, calm: dict[int, float]) -> None:
 
 def test_a_killed_worker_is_replaced_and_its_death_is_the_cause(calm, root, tracker):
     run = Run(root, tracker, "killed")
-    result = run({"shard": 2, "rank": 1, "what": "kill"})
+    result = run({"shard": 3, "rank": 1, "what": "kill"})
     assert result["steps"] == STEPS
     assert_same_curve(run, calm)
     assert [attempt.number for attempt in run.head.attempts] == [1, 2]
-    assert result["resumed_from_step"] == 4
+    # Rows are read some steps ahead; by then step 8 may or may not have been published.
+    assert result["resumed_from_step"] in (4, 8)
 
     cause = run.cause()
     assert run.failures[0].name == "attempt-0001"
     assert (cause["attempt"], cause["rank"], cause["world_size"]) == (1, 1, 2)
-    assert cause["last_checkpoint"]["step"] == 4
+    assert cause["last_checkpoint"]["step"] == result["resumed_from_step"]
     assert "worker lost: its process was ended from outside" in cause["cause"]
     assert "peer" not in cause["cause"]
     names = {"cause.json", *(f"rank-{rank:05d}.{end}" for rank in (0, 1) for end in ("log", "stacks.txt"))}

@@ -52,24 +52,16 @@ class Ranks:
             dist.all_reduce(total)
         return total
 
-    def begin_sum(self, values: Sequence[int]) -> Callable[[], list[int]]:
-        """Begin to add up numbers over all ranks, on the CPU; returns a function that waits for the sums.
-
-        Meanwhile this rank may go on, also with other calls of this instance: they are carried out in order.
-        """
+    def sum_counts(self, counts: Sequence[int]) -> list[int]:
+        """Return the sums of some numbers over all ranks; they neither come from a GPU nor go there."""
         import torch
         import torch.distributed as dist
 
-        total = torch.tensor(values, dtype=torch.int64)
-        work = dist.all_reduce(total, group=self.group, async_op=True) if self.world_size > 1 else None
-
-        def wait() -> list[int]:
-            if work is not None:
-                work.wait()
-            sums: list[int] = total.tolist()
-            return sums
-
-        return wait
+        total = torch.tensor(counts, dtype=torch.int64)
+        if self.world_size > 1:
+            dist.all_reduce(total, group=self.group)
+        sums: list[int] = total.tolist()
+        return sums
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

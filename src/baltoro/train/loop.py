@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from baltoro.checkpoint.state import TrainState
 from baltoro.data.collate import collate, without_targets
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from baltoro.data.collate import ModelInputs
     from baltoro.optim.schedule import Schedule
-
-T = TypeVar("T")
 
 
 def train_steps(
@@ -61,8 +59,16 @@ def train_steps(
         for hook in hooks:
             hook.start(state)
         began = time.perf_counter()
-        for fed, inputs, counts in _one_ahead(_prepared(_timed(feed, timer), ranks)):
-            valid_tokens, tokens, *lanes = counts()
+        for fed in _timed(feed, timer):
+            inputs = [_collated(part) for part in fed.micro_batches]
+            counts = [
+                [batch.valid_tokens, batch.tokens, *digest_rows(part.rows, batch)]
+                for part, batch in zip(fed.micro_batches, inputs, strict=True)
+            ]
+            valid_tokens, tokens, *lanes = ranks.sum_counts(
+                [sum(column) for column in zip(*counts, strict=True)]
+            )
+
             learning_rate = schedule.learning_rate(fed.step)
             loss_sum = torch.zeros((), device=device)
             for index, batch in enumerate(inputs):
@@ -115,30 +121,6 @@ def _timed(feed: Iterable[FedStep], timer: PhaseTimer) -> Iterator[FedStep]:
         if fed is None:
             return
         yield fed
-
-
-def _prepared(
-    feed: Iterable[FedStep], ranks: Ranks
-) -> Iterator[tuple[FedStep, list[ModelInputs], Callable[[], list[int]]]]:
-    """Give each step with its tensors, and a call that returns its counts and its digest over all ranks."""
-    for fed in feed:
-        inputs = [_collated(part) for part in fed.micro_batches]
-        counts = [
-            [batch.valid_tokens, batch.tokens, *digest_rows(part.rows, batch)]
-            for part, batch in zip(fed.micro_batches, inputs, strict=True)
-        ]
-        yield fed, inputs, ranks.begin_sum([sum(column) for column in zip(*counts, strict=True)])
-
-
-def _one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Give the same items, each after the next one is begun: a step is counted while the one before runs."""
-    ahead = iter(items)
-    missing = object()
-    item = next(ahead, missing)
-    while item is not missing:
-        following = next(ahead, missing)
-        yield cast("T", item)
-        item = following
 
 
 def _collated(part: FedRows) -> ModelInputs:

@@ -25,8 +25,8 @@ class OneRank:
     def sum(self, values):
         return values
 
-    def begin_sum(self, values):
-        return lambda: values
+    def sum_counts(self, counts):
+        return counts
 
 
 class FakeStrategy:
