@@ -495,12 +495,20 @@ def gpu_check(device: str, only: str | None, output: Path | None, as_json: bool)
     metavar="FILE|PRESET",
     help="The base's config.json, its folder, or a preset of the same shape.",
 )
-@click.option("--device-memory-gib", type=float, default=None, help="Memory of one device: tells what fits.")
+@click.option(
+    "--device-memory-gib",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Memory of one device: tells what fits.",
+)
 @click.option(
     "--device", default=None, help="Name of the device (A100, H100 …): tells how long the run takes."
 )
 @click.option(
-    "--mfu", type=float, default=None, help="Share of the device's peak that is reached (default: 0.4)."
+    "--mfu",
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    default=None,
+    help="Share of the device's peak that is reached (default: 0.4).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 @expected_errors

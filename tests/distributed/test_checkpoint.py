@@ -476,7 +476,7 @@ def test_a_damaged_checkpoint_is_passed_over_only_where_the_recipe_says_so(tmp_p
     messages = run_distributed(resume_from_damage, 2, str(tmp_path), "stop")
     assert messages[0] == messages[1]
     assert "step-00000003-attempt-0001/__1_0.distcp: is damaged" in messages[0]
-    assert "set checkpoint.on_damage=previous to resume from step 2" in messages[0]
+    assert "set pretrain.checkpoint.on_damage=previous to resume from step 2" in messages[0]
     assert read_head(Storage(), str(tmp_path / "run")).checkpoints == before.checkpoints
 
     (tmp_path / "run/checkpoints/step-00000002-attempt-0001/checkpoint.json").unlink()

@@ -374,7 +374,7 @@ class Checkpointer:
         said = "; ".join(damage)
         if self._config.on_damage == "stop" or before is None:
             way = (
-                f"set checkpoint.on_damage=previous to resume from step {before.step} instead"
+                f"set pretrain.checkpoint.on_damage=previous to resume from step {before.step} instead"
                 if before is not None
                 else "there is no older checkpoint: remove the run folder to train anew"
             )

@@ -73,6 +73,7 @@ PUBLISHED_SHAPES: dict[str, PublishedShape] = {
             "num_key_value_heads": 8,
             "head_dim": 128,
             "max_position_embeddings": 32_768,
+            "rope_theta": 1_000_000.0,
             "tie_word_embeddings": False,
         },
     ),

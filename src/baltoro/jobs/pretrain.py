@@ -117,6 +117,8 @@ def build_pretrain(
             "validation_loss_before": result["validation_before"],
             "validation_loss_after": result["validation_after"],
             "tokens_per_second": round(result["tokens_per_second"], 1),
+            "attempt": result["attempt"],
+            "resumed_from_step": result["resumed_from_step"],
         },
         extra={
             "export": result["export_uri"].rsplit("/", 1)[-1],

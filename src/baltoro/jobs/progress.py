@@ -24,7 +24,8 @@ _FORMAT = "{desc}: {n:,}/{total:,} steps |{bar:20}| {percentage:3.0f}%{postfix},
 class TrainingProgress:
     """What a training run tells while it goes on.
 
-    ``queue`` is an actor, so it reaches workers on any node; rank 0 puts ``(step, {metric: value})`` into it.
+    ``queue`` is an actor, so it reaches workers on any node; rank 0 puts ``(step, {metric: value})`` into it,
+    and as text what people are to be warned of.
     ``history`` is what has come out of it, complete once the run's block is left.
     """
 
@@ -55,9 +56,13 @@ def training_progress(total_steps: int) -> Iterator[TrainingProgress]:
                 ended = stop.is_set()
                 while True:
                     try:
-                        step, metrics = progress.queue.get_nowait()
+                        item = progress.queue.get_nowait()
                     except Empty:
                         break
+                    if isinstance(item, str):
+                        bar.write(item, file=sys.stderr)
+                        continue
+                    step, metrics = item
                     progress.history.append((step, metrics))
                     update_bar(bar, step, metrics)
                 stop.wait(_POLL_SECONDS)

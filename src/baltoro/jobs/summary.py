@@ -139,6 +139,11 @@ def _pretrain(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{summary['steps']} steps, {summary['tokens_seen']:,} tokens, "
         f"{summary['tokens_per_second']:,.0f} tokens/s",
+        *(
+            [f"resumed after step {summary['resumed_from_step']:,} by attempt {summary['attempt']}"]
+            if summary.get("resumed_from_step")
+            else []
+        ),
         f"training loss {summary['loss_first']:.3f} → {summary['loss_last']:.3f} nats per token",
     ]
     if summary.get("validation_loss_before") is not None:

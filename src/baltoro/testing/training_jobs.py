@@ -102,8 +102,10 @@ class Notes:
     file: str
     pause_seconds: float = 0.0
 
-    def put(self, item: tuple[int, Mapping[str, float]]) -> None:
-        """Write a line."""
+    def put(self, item: tuple[int, Mapping[str, float]] | str) -> None:
+        """Write a line; warnings are left out."""
+        if isinstance(item, str):
+            return
         step, metrics = item
         loss = metrics.get("train/loss_nats_per_token")
         if loss is not None:

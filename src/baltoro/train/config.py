@@ -124,6 +124,21 @@ class TrainConfig(StrictModel):
         set_names = [f"{name}={value}" for name, value in given.items() if value is not None]
         if len(set_names) > 1:
             raise ValueError(f"{' and '.join(set_names)} each set the length of the run; keep one")
+        if self.steps is not None and self.max_steps is not None and self.steps > self.max_steps:
+            raise ValueError(
+                f"steps={self.steps} is above max_steps={self.max_steps}, which would end the run earlier; "
+                f"raise max_steps to at least {self.steps}, or set it to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Self:
+        if self.checkpoint.keep_best and self.evaluation.every_steps is None:
+            raise ValueError(
+                f"checkpoint.keep_best={self.checkpoint.keep_best} keeps checkpoints by their validation "
+                "loss, and evaluation.every_steps=null measures none on the way; set evaluation.every_steps "
+                "(to checkpoint.every_steps, so that each has its own), or keep_best to 0"
+            )
         return self
 
 

@@ -44,11 +44,8 @@ def make_loss_sum(config: LossConfig, attention: Attention, device: torch.device
         ConfigError: ``liger`` where it cannot run.
     """
     name = config.implementation
+    refuse_missing_kernel(config, device)
     lacking = _what_liger_lacks(device)
-    if name == "liger" and lacking is not None:
-        raise ConfigError(
-            f"loss.implementation=liger: {lacking}; set loss.implementation to auto, chunked or full"
-        )
     if name == "full":
         _logger.info("loss: full logits")
         return lambda module, inputs: _full(module, inputs, attention)
@@ -57,6 +54,23 @@ def make_loss_sum(config: LossConfig, attention: Attention, device: torch.device
         return _LossAtProjection(attention, _liger, name)
     _logger.info("loss: at most %d positions' logits at one time", config.chunk_tokens)
     return _LossAtProjection(attention, _chunked(config.chunk_tokens), name)
+
+
+def refuse_missing_kernel(config: LossConfig, device: torch.device) -> None:
+    """Refuse an implementation that cannot run on a device.
+
+    Args:
+        config: which implementation.
+        device: where the model is to be.
+
+    Raises:
+        ConfigError: ``liger`` without a GPU or without the package.
+    """
+    lacking = _what_liger_lacks(device)
+    if config.implementation == "liger" and lacking is not None:
+        raise ConfigError(
+            f"loss.implementation=liger: {lacking}; set loss.implementation to auto, chunked or full"
+        )
 
 
 def next_token_loss_sum(model: nn.Module, inputs: ModelInputs) -> torch.Tensor:

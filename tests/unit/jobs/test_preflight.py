@@ -67,6 +67,14 @@ SETTINGS = {
         {"pretrain": {"parallel": {"deepspeed": {"zero_stage": 3}}}},
         ["parallel.deepspeed.zero_stage=3", "strategy=fsdp2", "strategy=deepspeed"],
     ),
+    "an attention kernel that needs a GPU": Refusal(
+        {"pretrain": {"attention": "flash_varlen"}},
+        ["attention=flash_varlen", "it needs a GPU, not cpu", "allowed here: auto, sdpa"],
+    ),
+    "a loss that needs a GPU": Refusal(
+        {"pretrain": {"loss": {"implementation": "liger"}}},
+        ["loss.implementation=liger", "run on a GPU, not on cpu", "auto, chunked or full"],
+    ),
     "nothing to offload": Refusal(
         {"pretrain": {"parallel": {"fsdp2": {"cpu_offload": True}}}},
         ["parallel.fsdp2.cpu_offload=true", "CPU", "set it to false"],

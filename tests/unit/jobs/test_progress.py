@@ -1,10 +1,12 @@
 """The line that people watch."""
 
 import io
+import logging
 
 from tqdm import tqdm
 
 from baltoro.jobs.progress import describe, update_bar
+from baltoro.jobs.training.workers import WarningsTeller
 
 LOSS = "train/loss_nats_per_token"
 
@@ -41,3 +43,24 @@ def test_a_validation_does_not_move_the_bar():
     with bar_of(10) as bar:
         update_bar(bar, 3, {"validation/loss_nats_per_token": 1.0})
         assert bar.n == 0
+
+
+def test_a_worker_s_warnings_are_handed_on_and_what_it_notes_is_not():
+    told = []
+    teller, logger = WarningsTeller(told.append), logging.getLogger("baltoro.test")
+    logger.addHandler(teller)
+    try:
+        logger.info("attempt %d", 1)
+        logger.warning("port %d is taken: no metrics", 9090)
+    finally:
+        logger.removeHandler(teller)
+    assert told == ["WARNING: port 9090 is taken: no metrics"]
+
+
+def test_a_line_that_cannot_be_handed_on_does_not_end_training(capsys):
+    def put(line):
+        raise ConnectionError(line)
+
+    record = logging.LogRecord("baltoro", logging.WARNING, "", 0, "a bad step", (), None)
+    WarningsTeller(put).emit(record)
+    assert "ConnectionError" in capsys.readouterr().err

@@ -147,3 +147,10 @@ def test_a_trial_says_what_the_whole_would_be(load):
     assert "TRIAL: 10 of 1,000 files, 1.23 % of their bytes; the whole would be about" in text
     assert "1,234 s on these CPUs, 900 documents, 2.5 MB of text, 600,000 tokens" in text
     assert "rejected: 100 empty_file" in text
+
+
+def test_a_run_that_was_resumed_says_where(load):
+    resumed = {**STAGES["pretrain"], "attempt": 3, "resumed_from_step": 1200}
+    assert "  resumed after step 1,200 by attempt 3" in lines(load(), {"pretrain": resumed})
+    begun = {**STAGES["pretrain"], "attempt": 1, "resumed_from_step": 0}
+    assert "resumed after" not in "\n".join(lines(load(), {"pretrain": begun}))

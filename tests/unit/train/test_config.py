@@ -26,6 +26,20 @@ def test_two_lengths_are_refused():
         TrainConfig(steps=3, tokens=100)
 
 
+def test_a_length_beyond_its_own_limit_is_refused():
+    assert steps(steps=7, max_steps=7) == 7
+    with pytest.raises(
+        ValidationError, match=r"steps=8 is above max_steps=7, .*raise max_steps to at least 8"
+    ):
+        TrainConfig(steps=8, max_steps=7)
+
+
+def test_the_best_checkpoints_need_a_validation_loss():
+    TrainConfig(checkpoint={"keep_best": 2}, evaluation={"every_steps": 10})
+    with pytest.raises(ValidationError, match=r"keep_best=2 .*evaluation.every_steps=null measures none"):
+        TrainConfig(checkpoint={"keep_best": 2}, evaluation={"every_steps": None})
+
+
 def test_less_than_one_step_is_refused():
     with pytest.raises(ConfigError, match="tokens=49 is less than one step of global_batch_tokens=50"):
         steps(tokens=49)
@@ -48,4 +62,4 @@ def test_how_the_work_is_spread_is_not_fingerprinted():
 def test_the_latest_end_cuts_a_long_run_and_leaves_a_short_one():
     assert steps(max_steps=7) == 7
     assert steps(max_steps=70) == 20
-    assert steps(steps=9, max_steps=7) == 7
+    assert steps(tokens=450, max_steps=7) == 7

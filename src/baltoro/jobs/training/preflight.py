@@ -22,6 +22,7 @@ from baltoro.jobs.cluster import given_address
 from baltoro.jobs.model import MODEL_FOLDER
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.stages import Context
+from baltoro.models.attention import choose_attention
 from baltoro.models.load import refuse_long_context
 from baltoro.models.presets import PRESETS
 from baltoro.optim.schedule import build_schedule
@@ -29,6 +30,7 @@ from baltoro.parallel.build import refuse_contradictions, refuse_missing_dtype
 from baltoro.parallel.mesh import resolve_degrees
 from baltoro.parallel.strategy import Precision
 from baltoro.train.config import TrainConfig, total_steps
+from baltoro.train.loss import refuse_missing_kernel
 
 _NODE_SECONDS = 300.0
 
@@ -206,6 +208,20 @@ def _check_layout(recipe: Recipe) -> None:
         )
     if config.strategy == "fsdp2":
         resolve_degrees(config.parallel, cluster.workers)
+    if not cluster.use_gpu:
+        _check_kernels(config)
+
+
+def _check_kernels(config: TrainConfig) -> None:
+    """Refuse kernels that need a GPU; what a GPU's own capability rules out only a worker can tell."""
+    if config.attention in ("auto", "sdpa") and config.loss.implementation != "liger":
+        return
+    import torch
+
+    device = torch.device("cpu")
+    refuse_missing_kernel(config.loss, device)
+    if config.attention not in ("auto", "sdpa"):
+        choose_attention(config.attention, device=device, precision=config.precision, config={})
 
 
 def _check_schedule(config: TrainConfig, steps: int) -> None:

@@ -376,6 +376,25 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+class WarningsTeller(logging.Handler):
+    """Hands warnings of this process to whoever shows them to people.
+
+    Args:
+        put: takes one line.
+    """
+
+    def __init__(self, put: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self._put = put
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand over one line."""
+        try:
+            self._put(f"{record.levelname}: {record.getMessage()}")
+        except Exception:  # noqa: BLE001  (the log must not end training; logging has its own way to tell)
+            self.handleError(record)
+
+
 def _train(
     settings: WorkerSettings, line: RankLine, hooks: list[Hook], *, device: torch.device, scratch: Path
 ) -> dict[str, Any]:
@@ -416,6 +435,10 @@ def _train(
             settings.progress.put((step, dict(metrics)))
 
     monitor = run.system_metrics() if rank == 0 and settings.system_metrics else None
+    teller = WarningsTeller(settings.progress.put)
+    if rank == 0:
+        # Every rank would say the same; a worker's own output is read by nobody.
+        logging.getLogger("baltoro").addHandler(teller)
     try:
         result: TrainResult = pretrain(
             config=settings.config,
@@ -438,6 +461,7 @@ def _train(
             command_started_at=settings.command_started_at,
         )
     finally:
+        logging.getLogger("baltoro").removeHandler(teller)
         if monitor is not None:
             monitor.finish()
         if rank == 0:
