@@ -273,9 +273,9 @@ def verify_resume(
     too), and compared step by step with an uninterrupted twin. This takes some minutes.
 
     With --run it audits a run, finished or not: every row exactly once, in the planned order, its ledger's
-    chain intact, and the digest of what was fed recomputed from the token dataset. RECIPE (default: demo)
-    then only says where the storage root is. SECTION.KEY=VALUE changes one of its values, for example
-    storage.root=s3://bucket/models.
+    chain intact, the digest of what was fed recomputed from the token dataset, and the newest checkpoint
+    read against its checksums. RECIPE (default: demo) then only says where the storage root is.
+    SECTION.KEY=VALUE changes one of its values, for example storage.root=s3://bucket/models.
 
     \b
         baltoro verify-resume my-model/demo.yaml

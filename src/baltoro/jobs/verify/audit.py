@@ -5,6 +5,7 @@ from __future__ import annotations
 from baltoro.checkpoint.audit import audit_ledger
 from baltoro.checkpoint.head import Head, read_head
 from baltoro.checkpoint.ledger import LedgerRecord, accepted, read_ledger
+from baltoro.checkpoint.marker import DamagedError, find_damage, read_marker
 from baltoro.core.artifacts import Artifact, ArtifactStore
 from baltoro.core.errors import ArtifactError, InputError
 from baltoro.core.storage import Storage, join
@@ -79,8 +80,37 @@ def audit_run(store: ArtifactStore, run_uri: str, *, name: str) -> RunVerdict:
         order_equal=found.order_equal,
         attempts=len(head.attempts),
         world_sizes=tuple(attempt.world_size for attempt in head.attempts),
-        findings=tuple(found.findings),
+        findings=(*found.findings, *find_lost_files(store.storage, run_uri, head)),
     )
+
+
+def find_lost_files(storage: Storage, run_uri: str, head: Head) -> list[str]:
+    """Return a sentence on each thing that the run would resume or be used from and that is not whole.
+
+    The newest checkpoint is read as resuming reads it, each file against its checksum; older ones are kept
+    for people and not looked at. Of a finished run the export must be there.
+
+    Args:
+        storage: gives access to the run.
+        run_uri: folder of the run.
+        head: of the run.
+
+    Raises:
+        ArtifactError: another version of Baltoro wrote the checkpoint.
+    """
+    lost = []
+    if head.checkpoints:
+        newest = head.checkpoints[-1]
+        folder = join(run_uri, newest.folder)
+        try:
+            lost += find_damage(storage, folder, read_marker(storage, folder, newest.sha256).files)
+        except DamagedError as error:
+            lost.append(error.message)
+    if head.finished is not None:
+        export = join(run_uri, head.finished.export)
+        if not any(True for _ in storage.list(export, with_etag=False)):
+            lost.append(f"{export}: is missing; the head names it as the finished export")
+    return lost
 
 
 def find_run(store: ArtifactStore, run: str) -> str:

@@ -222,7 +222,8 @@ def describe(certificate: Certificate) -> str:
         worlds = " → ".join(map(str, verdict.world_sizes))
         lines.append(f"{verdict.name}: {mark}")
         lines.append(
-            f"  {verdict.steps} steps in {verdict.attempts} attempts on {worlds} workers; every row once: "
+            f"  {verdict.steps} steps in {_counted(verdict.attempts, 'attempt')} on {worlds} "
+            f"worker{'' if worlds == '1' else 's'}; every row once: "
             f"{_yes(verdict.rows_once)}; order and content as planned: {_yes(verdict.order_equal)}"
         )
         lines += [f"  {strike}" for strike in verdict.strikes]
@@ -236,6 +237,10 @@ def describe(certificate: Certificate) -> str:
     lines += [f"not rehearsed: {reason}" for reason in certificate.not_done]
     lines.append("CERTIFIED" if certificate.certified else "NOT CERTIFIED")
     return "\n".join(lines)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _yes(value: bool) -> str:
