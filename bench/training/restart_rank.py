@@ -25,9 +25,10 @@ def train(rank: int, world_size: int, folder: Path, stop_after: int) -> None:
     from baltoro.checkpoint.config import CheckpointConfig
     from baltoro.checkpoint.head import RunIdentity
     from baltoro.core.storage import Storage
+    from baltoro.data.feed import RowsInMemory
     from baltoro.optim.config import OptimizerConfig
     from baltoro.testing.runs import SimulatedCrashError
-    from baltoro.testing.tiny import RowsInMemory, byte_tokenizer, tiny_plan, tiny_rows
+    from baltoro.testing.tiny import byte_tokenizer, tiny_plan, tiny_rows
     from baltoro.train.config import TrainConfig
     from baltoro.train.hooks import Hook
     from baltoro.train.metrics import StepRecord

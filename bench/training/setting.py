@@ -151,6 +151,7 @@ class BaltoroLoop:
 
     def __init__(self, size: Size, rows: RowBatch, device: torch.device, strategy: StrategyName) -> None:
         from baltoro.checkpoint.state import TrainState
+        from baltoro.data.feed import RowsInMemory
         from baltoro.data.order import StepOrder
         from baltoro.models.attention import choose_attention
         from baltoro.models.load import build_model, decoder_blocks, load_weights
@@ -161,7 +162,6 @@ class BaltoroLoop:
         from baltoro.parallel.config import ParallelConfig
         from baltoro.parallel.ranks import Ranks
         from baltoro.parallel.timing import PhaseTimer
-        from baltoro.testing.tiny import RowsInMemory
         from baltoro.train.bad_steps import BadSteps
         from baltoro.train.config import FaultConfig, LossConfig
         from baltoro.train.loss import make_loss_sum

@@ -7,11 +7,11 @@ import pytest
 
 from baltoro.core.errors import ConfigError
 from baltoro.core.storage import Storage
-from baltoro.data.feed import FedStep, Feed
+from baltoro.data.feed import FedStep, Feed, RowsInMemory
 from baltoro.data.order import StepOrder
 from baltoro.data.shards import RowBatch, TokenDataset, write_shard
 from baltoro.jobs.training.ray_feed import RayDataFeed
-from baltoro.testing.tiny import RowsInMemory, tiny_rows
+from baltoro.testing.tiny import tiny_rows
 
 pytestmark = [pytest.mark.jobs, pytest.mark.timeout(300)]
 

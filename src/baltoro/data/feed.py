@@ -55,6 +55,21 @@ class RowSource(Protocol):
         """Return rows ``[start, stop)``."""
 
 
+class RowsInMemory:
+    """Rows behind the two things that training asks of a token dataset."""
+
+    def __init__(self, batch: RowBatch) -> None:
+        self._batch = batch
+        self.sequence_length = batch.sequence_length
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    def read_rows(self, start: int, stop: int) -> RowBatch:
+        """Return rows ``[start, stop)``."""
+        return self._batch.slice(start, stop)
+
+
 class Feed:
     """Iterates over the steps of one rank from ``start_step`` on; starting late costs nothing.
 

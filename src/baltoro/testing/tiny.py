@@ -68,18 +68,3 @@ def tiny_rows(rows: int, sequence_length: int, *, seed: int = 0, vocabulary_size
         segment_ends.append(np.array(cuts, dtype=np.int32))
         paper_index.append(np.zeros(len(cuts), dtype=np.int32))
     return RowBatch(input_ids, segment_ends, paper_index)
-
-
-class RowsInMemory:
-    """Rows behind the two things training asks of a token dataset."""
-
-    def __init__(self, batch: RowBatch) -> None:
-        self._batch = batch
-        self.sequence_length = batch.sequence_length
-
-    def __len__(self) -> int:
-        return len(self._batch)
-
-    def read_rows(self, start: int, stop: int) -> RowBatch:
-        """Return rows ``[start, stop)``."""
-        return self._batch.slice(start, stop)

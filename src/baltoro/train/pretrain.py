@@ -168,7 +168,7 @@ def pretrain(
     _check_vocabulary(plan, tokenizer)
     send = report or _report_nothing
     timer = PhaseTimer(device)
-    strategy = _set_up(config, plan, device, timer, ranks)
+    strategy = set_up_strategy(config, plan, device=device, timer=timer, rank=ranks.rank)
 
     # Claimed only now: whatever is wrong with settings or weights has not cost an attempt.
     claim, head = _claim(ranks, storage, run_uri, identity, command_started_at)
@@ -285,11 +285,22 @@ def pretrain(
     )
 
 
-def _set_up(
-    config: TrainConfig, plan: ModelPlan, device: torch.device, timer: PhaseTimer, ranks: Ranks
+def set_up_strategy(
+    config: TrainConfig, plan: ModelPlan, *, device: torch.device, timer: PhaseTimer, rank: int
 ) -> Strategy:
-    """Return the strategy with the model in it, its weights loaded."""
-    seed_rank(config.seed, step=0, rank=ranks.rank)
+    """Return the strategy of a run with its model in it, weights loaded; collective.
+
+    Args:
+        config: the run's settings.
+        plan: the model.
+        device: of this rank.
+        timer: counts the phases of a step.
+        rank: of this process, whose generators are seeded by it.
+
+    Raises:
+        ConfigError: strategy, precision, attention or loss are not what the device or the model can do.
+    """
+    seed_rank(config.seed, step=0, rank=rank)
     strategy = build_strategy(
         config.strategy,
         config.parallel,

@@ -13,6 +13,7 @@ import numpy as np
 from baltoro.checkpoint.config import CheckpointConfig
 from baltoro.checkpoint.head import RunIdentity
 from baltoro.core.storage import Storage
+from baltoro.data.feed import RowsInMemory
 from baltoro.data.shards import RowBatch
 from baltoro.models.load import ModelPlan
 from baltoro.optim.config import OptimizerConfig
@@ -81,21 +82,6 @@ def small_rows(
         ends.append(np.array(cuts, dtype=np.int32))
         papers.append(np.zeros(len(cuts), dtype=np.int32))
     return RowBatch(input_ids, ends, papers)
-
-
-class RowsInMemory:
-    """Rows behind the two things that training asks of a token dataset."""
-
-    def __init__(self, batch: RowBatch) -> None:
-        self._batch = batch
-        self.sequence_length = batch.sequence_length
-
-    def __len__(self) -> int:
-        return len(self._batch)
-
-    def read_rows(self, start: int, stop: int) -> RowBatch:
-        """Return rows ``[start, stop)``."""
-        return self._batch.slice(start, stop)
 
 
 @contextlib.contextmanager

@@ -10,25 +10,23 @@ from typing import TYPE_CHECKING
 
 from baltoro.checkpoint.state import TrainState
 from baltoro.core.errors import ConfigError
-from baltoro.data.feed import Feed
+from baltoro.data.feed import Feed, RowsInMemory
 from baltoro.data.order import StepOrder
 from baltoro.jobs.gpu_check.findings import Finding, attempted, measured
-from baltoro.jobs.gpu_check.runs import RowsInMemory, one_rank, small_config, small_rows
-from baltoro.models.attention import choose_attention
+from baltoro.jobs.gpu_check.runs import one_rank, small_config, small_rows
 from baltoro.models.flops import parameter_count, peak_flops, training_flops_per_token
-from baltoro.models.load import ModelPlan, build_model, decoder_blocks, load_weights
+from baltoro.models.load import ModelPlan
 from baltoro.models.presets import preset_config
-from baltoro.optim.optimizer import build_optimizer
 from baltoro.optim.schedule import build_schedule
-from baltoro.parallel.build import build_strategy, refuse_missing_dtype
+from baltoro.parallel.build import refuse_missing_dtype
 from baltoro.parallel.ranks import Ranks
 from baltoro.parallel.strategy import Precision
 from baltoro.parallel.timing import PhaseTimer
 from baltoro.train.bad_steps import BadSteps
 from baltoro.train.hooks import Hook
 from baltoro.train.loop import train_steps
-from baltoro.train.loss import make_loss_sum
 from baltoro.train.metrics import TOKENS_PER_SECOND, StepRecord
+from baltoro.train.pretrain import set_up_strategy
 from baltoro.train.throughput import MFU, MODEL_FLOPS_PER_SECOND, Throughput
 
 if TYPE_CHECKING:
@@ -189,25 +187,8 @@ def _train(config: TrainConfig, plan: ModelPlan, device: torch.device, length: i
         peak = peak_flops(torch.cuda.get_device_name(device), config.precision)
     rates = _Rates(Throughput(device, training_flops_per_token(plan.config, length), peak))
     timer = PhaseTimer(device)
-    strategy = build_strategy(
-        config.strategy,
-        config.parallel,
-        device=device,
-        precision=config.precision,
-        max_gradient_norm=config.optimizer.max_gradient_norm,
-        timer=timer,
-    )
-    attention = choose_attention(
-        config.attention, device=device, precision=config.precision, config=plan.config
-    )
-    model = build_model(plan, attention)
-    strategy.setup(
-        model,
-        blocks=decoder_blocks(model),
-        load=lambda sharded, assign: load_weights(sharded, plan, assign),
-        build_optimizer=lambda sharded: build_optimizer(sharded, config.optimizer),
-        loss_sum=make_loss_sum(config.loss, attention, device),
-    )
+    ranks = Ranks()
+    strategy = set_up_strategy(config, plan, device=device, timer=timer, rank=ranks.rank)
     rows = small_rows(
         config.steps * config.global_batch_tokens // length, sequence_length=length, vocabulary=VOCABULARY
     )
@@ -224,7 +205,7 @@ def _train(config: TrainConfig, plan: ModelPlan, device: torch.device, length: i
             feed,
             schedule=schedule,
             state=TrainState(),
-            ranks=Ranks(),
+            ranks=ranks,
             device=device,
             timer=timer,
             bad_steps=BadSteps(config.faults),
