@@ -622,3 +622,21 @@ def test_a_run_in_an_object_store_resumes_and_publishes_there(alone, tmp_path, s
     keys = {info.key for info in Storage().list(uri)}
     assert {"head.json", "export-attempt-0002/model.safetensors", "export-attempt-0002/MLmodel"} <= keys
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_finished_run_keeps_its_export_and_mends_one_that_is_damaged(alone, tmp_path):
+    run = tiny_run(tmp_path / "run")
+    first = execute(run)[1]
+    again = execute(run)[1]
+    assert again.attempt == 2
+    assert (again.export_uri, again.export_files) == (first.export_uri, first.export_files)
+    head = read_head(Storage(), run.run_uri)
+    assert first.export_uri.endswith(f"/{head.finished.export}")
+    assert [path.name for path in Path(run.run_uri).glob("export-*")] == ["export-attempt-0001"]
+
+    weights = Path(first.export_uri) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    mended = execute(run)[1]
+    assert mended.export_uri.endswith("/export-attempt-0003")
+    assert mended.export_digest == first.export_digest
+    assert read_head(Storage(), run.run_uri).finished.export == "export-attempt-0003"

@@ -102,7 +102,8 @@ def build_pretrain(
         result = run_workers(recipe, settings)
     _log_pictures(context, run, writer.artifact_uri, progress.history)
     # The export stands in a sub-folder of its own already, written by the attempt that finished.
-    writer.adopt_folder(result["export_uri"].rsplit("/", 1)[-1])
+    # The run's head names it, so it stays whatever becomes of this command.
+    writer.adopt_folder(result["export_uri"].rsplit("/", 1)[-1], shared=True)
     for name, (size_bytes, sha256) in sorted(result["export_files"].items()):
         writer.add_file(name, rows=0, size_bytes=size_bytes, sha256=sha256)
     run.log_metrics({"train/tokens_per_second_mean": result["tokens_per_second"]})

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from baltoro.core.errors import InputError, StorageError
 
@@ -27,14 +27,19 @@ class FileDigest:
     sha256: str
 
 
+def digest_stream(stream: BinaryIO) -> FileDigest:
+    """Return size and SHA-256 of what is left to be read."""
+    digest, size_bytes = hashlib.sha256(), 0
+    while chunk := stream.read(_HASH_CHUNK_BYTES):
+        digest.update(chunk)
+        size_bytes += len(chunk)
+    return FileDigest(size_bytes, digest.hexdigest())
+
+
 def digest_file(path: Path) -> FileDigest:
     """Return size and SHA-256 of a local file."""
-    digest, size_bytes = hashlib.sha256(), 0
     with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-            size_bytes += len(chunk)
-    return FileDigest(size_bytes, digest.hexdigest())
+        return digest_stream(file)
 
 
 def digest_folder(folder: Path) -> dict[str, FileDigest]:

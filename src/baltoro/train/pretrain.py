@@ -23,7 +23,7 @@ from baltoro.models.attention import choose_attention
 from baltoro.models.export import write_hf_folder
 from baltoro.models.flops import peak_flops, training_flops_per_token
 from baltoro.models.load import ModelPlan, build_model, decoder_blocks, load_weights
-from baltoro.models.weights import combined_digest, digest_folder
+from baltoro.models.weights import combined_digest, digest_folder, digest_stream
 from baltoro.optim.optimizer import build_optimizer
 from baltoro.optim.schedule import build_schedule
 from baltoro.parallel.build import build_strategy
@@ -126,7 +126,7 @@ def pretrain(
 
     Called by every rank of an initialised default process group whose backend serves ``device`` (``gloo`` for
     CPU, ``nccl`` for CUDA, with ``torch.cuda.set_device`` done); the group stays initialised. A run that is
-    complete already is exported again, without training.
+    complete already is not trained, and exported again only if its export is not whole any more.
 
     Args:
         config: the run's settings.
@@ -257,7 +257,9 @@ def pretrain(
         validation_after = measure() if measure is not None else None
         if validation_after is not None:
             send(state.step, {VALIDATION_LOSS: validation_after})
-        export_uri, files, digest = _export(
+        # Another command may have come to the end just before: what it published stays what it is.
+        published = ranks.first(lambda: _published_export(claim, head, state))
+        export_uri, files, digest = published or _export(
             strategy=strategy,
             plan=plan,
             tokenizer=tokenizer,
@@ -465,6 +467,26 @@ def _claim(
     return ranks.first(claim_on_first)
 
 
+_Export = tuple[str, dict[str, tuple[int, str]], str]
+"""URI of an export, ``{name: (bytes, sha256)}`` of it, one digest over these."""
+
+
+def _published_export(claim: Claim, head: Head, state: TrainState) -> _Export | None:
+    """Return the export that the head names, if it is of this step and whole."""
+    finished = head.finished
+    if finished is None or finished.step != state.step:
+        return None
+    storage, export_uri = claim.storage, join(claim.run_uri, finished.export)
+    files = {}
+    for info in storage.list(export_uri, with_etag=False):
+        with storage.open(join(export_uri, info.key)) as stream:
+            files[info.key] = digest_stream(stream)
+    if combined_digest(files) != finished.digest:
+        _logger.warning("%s is not what was exported any more; the model is exported again", export_uri)
+        return None
+    return export_uri, {name: (file.size_bytes, file.sha256) for name, file in files.items()}, finished.digest
+
+
 def _export(
     *,
     strategy: Strategy,
@@ -475,7 +497,7 @@ def _export(
     state: TrainState,
     ranks: Ranks,
     scratch: Path,
-) -> tuple[str, dict[str, tuple[int, str]], str]:
+) -> _Export:
     """Write, upload and publish the export; return its URI, files and digest, on every rank."""
     name = f"export-attempt-{claim.attempt:04d}"
     local = scratch / name
