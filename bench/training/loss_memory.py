@@ -1,9 +1,9 @@
 """Memory of the chunked loss against all logits at once, forward and backward.
 
-A model of one narrow block, so that nearly all memory beyond its weights is the loss's. Peaks are those of
-the process above what it held before the step (the kernel's own high-water mark, which is set back before
-each); weights, their gradient and hidden states are in both. Four times the tokens and four times the
-vocabulary must not need four times the memory: nothing may grow with their product.
+The loss alone, of narrow hidden states: attention would need more for more tokens too. Peaks are those of the
+process above what it held before the step (the kernel's own high-water mark, which is set back before each);
+the gradient of the weights and the hidden states are in both. Four times the tokens must not need four times
+the memory, whatever the vocabulary: nothing may grow with their product.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Literal
 from results import Row
 
 MOST_GROWTH_WITH_TOKENS = 1.25
-CHUNK_TOKENS = 256
-_HIDDEN_SIZE, _SEQUENCE_LENGTH = 32, 256
+# A chunk's logits are then beyond what malloc ever takes from its heap, whose holes would count as growth.
+CHUNK_TOKENS = 512
+_HIDDEN_SIZE = 32
 _MB = 1_000_000
 
 
@@ -59,35 +60,34 @@ def peak_in_new_process(name: str, vocabulary: int, tokens: int) -> float:
 def peak_of_step(name: Literal["chunked", "full"], vocabulary: int, tokens: int) -> int:
     """Return the bytes that a forward and backward pass took at its peak beyond what was there before."""
     import torch
-    from setting import Size, packed_rows
+    from torch.nn.functional import cross_entropy, linear
 
-    from baltoro.data.collate import collate
-    from baltoro.models.attention import Attention
-    from baltoro.models.load import build_model, copy_whole, load_weights
-    from baltoro.train.config import LossConfig
-    from baltoro.train.loss import make_loss_sum
+    from baltoro.train.chunked_loss import chunked_cross_entropy_sum
 
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    size = Size(_HIDDEN_SIZE, 1, 2, vocabulary, _SEQUENCE_LENGTH, tokens // _SEQUENCE_LENGTH, 1)
-    plan, attention = size.plan(), Attention("sdpa")
-    model = build_model(plan, attention)
-    model.to_empty(device=device)
-    load_weights(model, plan, copy_whole)
-    inputs = collate(packed_rows(size.rows, size)).to(device)
-    few = collate(packed_rows(1, size)).to(device)
-    loss_sum = make_loss_sum(LossConfig(implementation=name, chunk_tokens=CHUNK_TOKENS), attention, device)
+    weight = torch.randn(vocabulary, _HIDDEN_SIZE, device=device, requires_grad=True)
+
+    def step(count: int) -> None:
+        hidden = torch.randn(count, _HIDDEN_SIZE, device=device, requires_grad=True)
+        labels = torch.randint(vocabulary, (count,), device=device)
+        if name == "chunked":
+            loss = chunked_cross_entropy_sum(hidden, weight, None, labels, chunk_tokens=CHUNK_TOKENS)
+        else:
+            loss = cross_entropy(linear(hidden, weight), labels, reduction="sum")
+        loss.backward()
+        weight.grad = None
+
     # Kernels and buffers that every step uses are there after a first one.
-    loss_sum(model, few).backward()
-    model.zero_grad(set_to_none=True)
+    step(1)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        loss_sum(model, inputs).backward()
+        step(tokens)
         return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _status_bytes("VmRSS")
-    loss_sum(model, inputs).backward()
+    step(tokens)
     return _status_bytes("VmHWM") - before
 
 

@@ -285,6 +285,8 @@ def verify_resume(
     from baltoro.jobs.verify.certificate import describe
     from baltoro.jobs.verify.command import certify
 
+    if run_name is not None and recipe is not None and "=" in recipe:
+        overrides, recipe = (recipe, *overrides), None
     if recipe is None and run_name is None:
         raise click.UsageError("give a RECIPE to rehearse, or --run to audit a run")
     certificate, uri = certify(Context(load(recipe or "demo", overrides)), run_name, say=say)

@@ -133,7 +133,7 @@ def test_a_rank_s_own_error_ends_the_run_with_cause_place_and_command(calm, root
     text = caught.value.message
     assert re.match(r"rank 1 on \S+: ValueError: the fault that was asked for; ", text)
     assert f"log lines and stacks of every rank: {run.folder}/failures/attempt-0002; " in text
-    assert "last good checkpoint: step 8; to resume: " in text
+    assert "newest checkpoint: step 8; to resume: " in text
     assert [folder.name for folder in run.failures] == ["attempt-0001", "attempt-0002"]
     assert "in _happen" in (run.failures[1] / "rank-00001.log").read_text()
     assert run.cause(1)["ranks"]["0"]["report"] == "asked"

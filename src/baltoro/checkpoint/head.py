@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+
+import psutil
 
 from baltoro.checkpoint.config import CheckpointConfig
 from baltoro.checkpoint.policy import split_kept
@@ -74,6 +77,7 @@ class Attempt:
         world_size: ranks.
         command_started_at: when the command was given that the attempt belongs to, ISO 8601; ``None`` if
             nobody said.
+        process_id: of rank 0 on its host; ``None`` if an earlier version wrote it.
     """
 
     number: int
@@ -81,6 +85,18 @@ class Attempt:
     host: str
     world_size: int
     command_started_at: str | None = None
+    process_id: int | None = None
+
+    def runs_here(self) -> bool | None:
+        """Return whether its rank 0 is a living process of this machine; ``None`` if that cannot be told."""
+        if self.host != platform.node() or self.process_id is None:
+            return None
+        try:
+            began: float = psutil.Process(self.process_id).create_time()
+        except psutil.NoSuchProcess:
+            return False
+        # A process of that number that began after the claim is another one.
+        return began <= datetime.fromisoformat(self.started_at).timestamp() + 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +394,7 @@ def claim_attempt(
             host=platform.node(),
             world_size=world_size,
             command_started_at=command_started_at,
+            process_id=os.getpid(),
         )
         base = head if head is not None else Head(identity)
         return replace(base, identity=identity, attempts=(*attempts, attempt))

@@ -139,6 +139,11 @@ class StepOrder:
             per_rank = self.rows_per_step // world_size
             smaller = max(size for size in range(1, micro_batch + 1) if per_rank % size == 0)
             remedies.append(f"micro_batch to {smaller}")
+        ranks = [
+            number for number in range(1, 2 * world_size) if self.rows_per_step % (number * micro_batch) == 0
+        ]
+        if near := [*[number for number in ranks if number < world_size][-1:], *ranks[-1:]]:
+            remedies.append(f"the number of data ranks to {' or '.join(map(str, dict.fromkeys(near)))}")
         raise ConfigError(
             f"global_batch_tokens={self.global_batch_tokens} is {self.rows_per_step} rows of "
             f"{self.sequence_length} tokens, which {world_size} data ranks × micro_batch {micro_batch} = "

@@ -87,6 +87,9 @@ def update_bar(bar: tqdm[Any], step: int, metrics: Mapping[str, float]) -> None:
         bar.initial = bar.n = step
         bar.start_t = bar.last_print_t = time.time()
         bar.last_print_n = step
+        # Where no one watches, the first line would else come half a minute after the first step.
+        bar.set_postfix_str(describe(metrics), refresh=True)
+        return
     bar.set_postfix_str(describe(metrics), refresh=False)
     bar.update(step - bar.n)
 

@@ -27,13 +27,12 @@ def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only:
             lines.extend([name, *(f"  {line}" for line in _DESCRIBE[name](summary))])
     last = stages[only] if only else stages.get("pretrain", {})
     if last.get("export"):
-        lines.extend(
-            ["next", *(f"  {line}" for line in _next_steps(str(recipe.tracking.uri), last["export"]))]
-        )
+        lines.extend(["next", *(f"  {line}" for line in _next_steps(recipe, last["export"]))])
     return "\n".join(lines)
 
 
-def _next_steps(tracking_uri: str, export: str) -> list[str]:
+def _next_steps(recipe: Recipe, export: str) -> list[str]:
+    tracking_uri = str(recipe.tracking.uri)
     look = tracking_uri
     if tracking_uri.startswith("sqlite:"):
         program = "mlflow"
@@ -50,6 +49,8 @@ def _next_steps(tracking_uri: str, export: str) -> list[str]:
         f"look at the run:   {look}",
         *fetch,
         f"load the model:    AutoModelForCausalLM.from_pretrained({folder!r})",
+        f"prove the run:     baltoro verify-resume --run {recipe.name} "
+        f"storage.root={shlex.quote(recipe.storage.root)}",
     ]
 
 

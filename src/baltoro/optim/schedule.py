@@ -74,7 +74,7 @@ def build_schedule(
     if warmup >= total or warmup + decay > total * (1 + 1e-9):
         also = f" and decay_fraction={config.decay_fraction}" if decay else ""
         raise ConfigError(
-            f"schedule: {setting}{also} do not fit into the run of {int(total):,} tokens "
+            f"schedule.{setting}{also} do not fit into the run of {int(total):,} tokens "
             f"({steps:,} steps of {global_batch_tokens:,}); shorten them, or train longer"
         )
     final = config.final_fraction

@@ -331,7 +331,8 @@ class StageRun:
         self._drain()
         if self._pending:
             logger.warning(
-                "MLflow at %s never took %d records of run %s, beginning with %s; the artifacts are complete",
+                "MLflow at %s never took %d records of run %s, beginning with %s; "
+                "what was written into storage is not touched by that",
                 self.uri,
                 len(self._pending),
                 self.run_id,

@@ -64,7 +64,8 @@ class FaultConfig(StrictModel):
     )
     spike_factor: float | None = execution(
         None,
-        "a loss above so many times the median of the last 100 steps is a bad step; null tests none",
+        "a loss above so many times the median of the last 100 steps is a bad step, once there are 10; null "
+        "tests none",
         gt=1.0,
     )
     max_bad_steps: int = execution(10, "bad steps of one attempt after which training stops", ge=1)
@@ -138,6 +139,13 @@ class TrainConfig(StrictModel):
                 f"checkpoint.keep_best={self.checkpoint.keep_best} keeps checkpoints by their validation "
                 "loss, and evaluation.every_steps=null measures none on the way; set evaluation.every_steps "
                 "(to checkpoint.every_steps, so that each has its own), or keep_best to 0"
+            )
+        measured, saved = self.evaluation.every_steps, self.checkpoint.every_steps
+        if self.checkpoint.keep_best and measured and saved and saved % measured:
+            raise ValueError(
+                f"checkpoint.keep_best={self.checkpoint.keep_best} keeps checkpoints by their own validation "
+                f"loss, but checkpoint.every_steps={saved} is no multiple of "
+                f"evaluation.every_steps={measured}, so that some would have none; make it a multiple"
             )
         return self
 

@@ -60,11 +60,7 @@ class ReportHook(Hook):
 
 
 class ValidationHook(Hook):
-    """Reports the validation loss every n-th step; the ends of the run are not its business.
-
-    Attributes:
-        loss: the newest one, nats per token; ``None`` before the first.
-    """
+    """Reports the validation loss every n-th step; the ends of the run are not its business."""
 
     def __init__(
         self,
@@ -80,14 +76,19 @@ class ValidationHook(Hook):
         self._report = report
         self._every_steps = every_steps
         self._total_steps = total_steps
-        self.loss: float | None = None
+        self._newest: tuple[int, float] | None = None
 
     def step_end(self, record: StepRecord) -> None:
         """Validate if due, on every rank."""
         if record.step < self._total_steps and record.step % self._every_steps == 0:
             with self._timer.host("validation"):
-                self.loss = self._measure()
-            self._report(record.step, {VALIDATION_LOSS: self.loss})
+                loss = self._measure()
+            self._newest = (record.step, loss)
+            self._report(record.step, {VALIDATION_LOSS: loss})
+
+    def loss_at(self, step: int) -> float | None:
+        """Return the loss after so many steps, nats per token; ``None`` if nobody measured them."""
+        return self._newest[1] if self._newest is not None and self._newest[0] == step else None
 
 
 class CheckpointHook(Hook):
@@ -101,7 +102,7 @@ class CheckpointHook(Hook):
         *,
         every_steps: int | None,
         total_steps: int,
-        validation_loss: Callable[[], float | None] = lambda: None,
+        validation_loss: Callable[[int], float | None] = lambda _: None,
     ) -> None:
         self._timer = timer
         self._validation_loss = validation_loss
@@ -116,7 +117,8 @@ class CheckpointHook(Hook):
             return
         if is_due(record.step, every_steps=self._every_steps, total_steps=self._total_steps):
             with self._timer.host("checkpoint"):
-                self._checkpointer.save(self._strategy, record.state, validation_loss=self._validation_loss())
+                loss = self._validation_loss(record.step)
+                self._checkpointer.save(self._strategy, record.state, validation_loss=loss)
 
     def finish(self) -> None:
         """Wait until the last checkpoint is published."""

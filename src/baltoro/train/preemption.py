@@ -58,7 +58,7 @@ class PreemptionHook(Hook):
         checkpointer: of the run.
         strategy: of the run.
         timer: of the run.
-        validation_loss: the newest one, which the checkpoint is kept by; ``None`` before the first.
+        validation_loss: of the steps done, which the checkpoint is kept by; ``None`` if it was not measured.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class PreemptionHook(Hook):
         strategy: Strategy,
         timer: PhaseTimer,
         *,
-        validation_loss: Callable[[], float | None],
+        validation_loss: Callable[[int], float | None],
     ) -> None:
         self._seconds_left = seconds_left
         self._checkpointer = checkpointer
@@ -90,7 +90,7 @@ class PreemptionHook(Hook):
             raise Preempted(record.step, saved=False)
         with self._timer.host("checkpoint"):
             saved = seconds > 0 and self._checkpointer.save_if_it_fits(
-                self._strategy, record.state, seconds, validation_loss=self._validation_loss()
+                self._strategy, record.state, seconds, validation_loss=self._validation_loss(record.step)
             )
         _logger.warning(
             "a worker is about to be taken away in %.0f s: training leaves after step %d, %s",

@@ -203,8 +203,8 @@ def pretrain(
             )
             around.append(validated)
 
-        def newest_validation_loss() -> float | None:
-            return validated.loss if validated is not None else None
+        def validation_loss(step: int) -> float | None:
+            return validated.loss_at(step) if validated is not None else None
 
         around += hooks
         recorded = LedgerHook(ledger, claim.attempt) if ledger is not None else None
@@ -212,9 +212,7 @@ def pretrain(
             around.append(recorded)
         if preempted is not None:
             around.append(
-                PreemptionHook(
-                    preempted, checkpointer, strategy, timer, validation_loss=newest_validation_loss
-                )
+                PreemptionHook(preempted, checkpointer, strategy, timer, validation_loss=validation_loss)
             )
         around.append(
             CheckpointHook(
@@ -223,7 +221,7 @@ def pretrain(
                 timer,
                 every_steps=config.checkpoint.every_steps,
                 total_steps=steps,
-                validation_loss=newest_validation_loss,
+                validation_loss=validation_loss,
             )
         )
         way_back = _WayBack(claim, checkpointer, strategy, ranks, recorded, config.seed)

@@ -1,5 +1,7 @@
 import json
+import subprocess
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -223,3 +225,16 @@ def test_a_claim_that_comes_between_reading_and_writing_wins(run):
     with pytest.raises(TrainingError, match="superseded by attempt 2"):
         late.publish_checkpoint(checkpoint(10), retention=keeping(1))
     assert read_head(Storage(), run).checkpoints == ()
+
+
+def test_an_attempt_knows_whether_its_process_lives_on_this_machine(tmp_path):
+    _, head = claim_attempt(Storage(), str(tmp_path / "run"), RunIdentity("c", ("d",)), world_size=1)
+    mine = head.attempt
+    assert mine.runs_here() is True
+    assert replace(mine, host="elsewhere").runs_here() is None
+    assert replace(mine, process_id=None).runs_here() is None
+    # A number that is used again, by a process younger than the attempt.
+    assert replace(mine, started_at="2001-01-01T00:00:00+00:00").runs_here() is False
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    assert replace(mine, process_id=process.pid).runs_here() is False

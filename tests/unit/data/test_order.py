@@ -82,7 +82,9 @@ def test_a_split_that_does_not_divide_names_values_that_do():
 
 
 def test_a_micro_batch_larger_than_the_step_is_refused():
-    with pytest.raises(ConfigError, match=r"set global_batch_tokens to 48$"):
+    with pytest.raises(
+        ConfigError, match=r"set global_batch_tokens to 48, or the number of data ranks to 2$"
+    ):
         StepOrder(100, 8, 32).split(3, 2)
 
 

@@ -235,7 +235,7 @@ def test_the_last_failure_closes_the_command_unless_ray_train_failed_by_itself(m
     assert resume_command() == "baltoro run 'my recipe.yaml' pretrain.steps=5"
     text = closing_error(RuntimeError("wrapper"), [failure]).message
     assert text == (
-        "rank 1: ValueError: x; log lines and stacks of every rank: s3://b/failures/attempt-0002; last good "
+        "rank 1: ValueError: x; log lines and stacks of every rank: s3://b/failures/attempt-0002; newest "
         "checkpoint: step 40; to resume: baltoro run 'my recipe.yaml' pretrain.steps=5"
     )
     own = RuntimeError("wrapper")

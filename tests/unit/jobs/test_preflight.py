@@ -1,14 +1,15 @@
 """What training would fail of is refused before anything starts, with setting, value and remedy."""
 
 import json
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from baltoro.checkpoint.head import RunIdentity, claim_attempt
+from baltoro.checkpoint.head import Finished, RunIdentity, claim_attempt
 from baltoro.core.artifacts import Artifact, ArtifactStore, fingerprint_of
 from baltoro.core.errors import ArtifactError, BaltoroError, ConfigError, InputError, StorageError
 from baltoro.core.storage import Storage
@@ -42,11 +43,15 @@ SETTINGS = {
     ),
     "batch is no whole number of rows": Refusal(
         {"pretrain": {"global_batch_tokens": 250}},
-        ["global_batch_tokens=250 is not a multiple of sequence_length=32", "224 and 256"],
+        ["pretrain.global_batch_tokens=250 is not a multiple of sequence_length=32", "224 and 256"],
     ),
     "batch does not divide among workers": Refusal(
         {"cluster": {"workers": 3}},
-        ["global_batch_tokens=256 is 8 rows", "3 data ranks × micro_batch 2", "set global_batch_tokens to"],
+        [
+            "pretrain.global_batch_tokens=256 is 8 rows",
+            "3 data ranks × micro_batch 2",
+            "data ranks to 2 or 4",
+        ],
     ),
     "fewer rows than elastic workers": Refusal(
         {"cluster": {"workers": 9, "min_workers": 2}},
@@ -65,30 +70,34 @@ SETTINGS = {
     ),
     "settings of another strategy": Refusal(
         {"pretrain": {"parallel": {"deepspeed": {"zero_stage": 3}}}},
-        ["parallel.deepspeed.zero_stage=3", "strategy=fsdp2", "strategy=deepspeed"],
+        ["pretrain.parallel.deepspeed.zero_stage=3", "strategy=fsdp2", "strategy=deepspeed"],
     ),
     "an attention kernel that needs a GPU": Refusal(
         {"pretrain": {"attention": "flash_varlen"}},
-        ["attention=flash_varlen", "it needs a GPU, not cpu", "allowed here: auto, sdpa"],
+        ["pretrain.attention=flash_varlen", "it needs a GPU, not cpu", "allowed here: auto, sdpa"],
     ),
     "a loss that needs a GPU": Refusal(
         {"pretrain": {"loss": {"implementation": "liger"}}},
-        ["loss.implementation=liger", "run on a GPU, not on cpu", "auto, chunked or full"],
+        ["pretrain.loss.implementation=liger", "run on a GPU, not on cpu", "auto, chunked or full"],
     ),
     "nothing to offload": Refusal(
         {"pretrain": {"parallel": {"fsdp2": {"cpu_offload": True}}}},
-        ["parallel.fsdp2.cpu_offload=true", "CPU", "set it to false"],
+        ["pretrain.parallel.fsdp2.cpu_offload=true", "CPU", "set it to false"],
     ),
     "rows longer than learned positions": Refusal(
         {
             "model": {"base": "opt-tiny"},
             "pretrain": {"data": {"sequence_length": 1 << 16}, "global_batch_tokens": 1 << 18},
         },
-        ["sequence_length=65536 is longer than the", "learned positions of opt-tiny", "lower it to at most"],
+        [
+            "pretrain.data.sequence_length=65536 is longer than the",
+            "learned positions of opt-tiny",
+            "lower it to at most",
+        ],
     ),
     "warm-up longer than the run": Refusal(
         {"pretrain": {"schedule": {"warmup_tokens": 5000}}},
-        ["warmup_tokens=5,000", "do not fit into the run of 1,024 tokens", "train longer"],
+        ["pretrain.schedule.warmup_tokens=5,000", "do not fit into the run of 1,024 tokens", "train longer"],
     ),
 }
 
@@ -224,6 +233,27 @@ def test_a_run_is_not_continued_with_another_dataset(run_check, tmp_path):
         "was trained on the token dataset [rows], this recipe has [others]",
         "give the dataset it was started with",
     )
+
+
+def test_a_command_says_when_another_one_may_have_the_run(run_check, tmp_path, caplog):
+    identity = RunIdentity("settings", ("rows",))
+    claim, head = claim_attempt(Storage(), str(tmp_path / "run"), identity, world_size=2)
+    run_check(identity=identity)
+    assert f"is still training here (process {os.getpid()}); this command takes the run over" in caplog.text
+    head_file = tmp_path / "run" / "head.json"
+    elsewhere = replace(head, attempts=(replace(head.attempt, host="node-7"),))
+    head_file.write_bytes(elsewhere.encode())
+    caplog.clear()
+    run_check(identity=identity)
+    assert "on node-7, has left no word of its end: it was killed, or another command still" in caplog.text
+    caplog.clear()
+    (tmp_path / "run" / "failures" / "attempt-0001").mkdir(parents=True)
+    run_check(identity=identity)
+    (tmp_path / "run" / "failures" / "attempt-0001").rmdir()
+    head_file.write_bytes(head.encode())
+    claim.publish_finished(Finished(step=STEPS, export="export", digest="0"))
+    run_check(identity=identity)
+    assert not caplog.text
 
 
 def test_storage_that_takes_no_writes_is_refused(tmp_path):

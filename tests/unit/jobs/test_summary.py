@@ -81,12 +81,13 @@ def test_a_whole_run_is_told_stage_by_stage_with_what_to_do_next(load, workplace
         "next",
         f"  look at the run:   mlflow server --backend-store-uri sqlite:///{workplace}/workspace/mlflow.db",
         "  load the model:    AutoModelForCausalLM.from_pretrained('/w/run/geo/5/export-1')",
+        f"  prove the run:     baltoro verify-resume --run geo storage.root={workplace}/workspace",
     ]
 
 
 def test_one_stage_is_told_alone(load):
     assert lines(load(), only="tokenizer") == ["tokenizer", "  vocabulary of 2,048", "  /w/tokenizer/geo/3"]
-    assert lines(load(), only="pretrain")[-3] == "next"
+    assert lines(load(), only="pretrain")[-4] == "next"
 
 
 def test_a_run_without_validation_or_rejects_leaves_those_lines_out(load):
@@ -100,13 +101,14 @@ def test_a_run_without_validation_or_rejects_leaves_those_lines_out(load):
     assert "validation loss" not in told
 
 
-def test_an_export_in_a_bucket_is_fetched_before_it_is_loaded(load):
+def test_an_export_in_a_bucket_is_fetched_before_it_is_loaded(load, workplace):
     stages = {"pretrain": {**STAGES["pretrain"], "export": "s3://bucket/run/geo/5/export-1"}}
-    assert lines(load("tracking.uri=http://mlflow:5000"), stages)[-4:] == [
+    assert lines(load("tracking.uri=http://mlflow:5000"), stages)[-5:] == [
         "next",
         "  look at the run:   http://mlflow:5000",
         "  fetch the model:   aws s3 cp --recursive s3://bucket/run/geo/5/export-1 model",
         "  load the model:    AutoModelForCausalLM.from_pretrained('model')",
+        f"  prove the run:     baltoro verify-resume --run geo storage.root={workplace}/workspace",
     ]
 
 

@@ -35,9 +35,17 @@ def test_a_length_beyond_its_own_limit_is_refused():
 
 
 def test_the_best_checkpoints_need_a_validation_loss():
-    TrainConfig(checkpoint={"keep_best": 2}, evaluation={"every_steps": 10})
+    TrainConfig(checkpoint={"keep_best": 2}, evaluation={"every_steps": 100})
     with pytest.raises(ValidationError, match=r"keep_best=2 .*evaluation.every_steps=null measures none"):
         TrainConfig(checkpoint={"keep_best": 2}, evaluation={"every_steps": None})
+
+
+def test_every_checkpoint_that_is_ranked_has_a_validation_loss_of_its_own():
+    TrainConfig(checkpoint={"keep_best": 2, "every_steps": 30}, evaluation={"every_steps": 10})
+    with pytest.raises(
+        ValidationError, match=r"every_steps=25 is no multiple of evaluation.every_steps=10, .* make it a"
+    ):
+        TrainConfig(checkpoint={"keep_best": 2, "every_steps": 25}, evaluation={"every_steps": 10})
 
 
 def test_less_than_one_step_is_refused():

@@ -41,7 +41,9 @@ def record(verdict=GOOD):
 
 def leave(seconds_left, saver, verdict=GOOD):
     timer = PhaseTimer(torch.device("cpu"))
-    hook = PreemptionHook(lambda: seconds_left, saver, "weights", timer, validation_loss=lambda: 2.5)
+    hook = PreemptionHook(
+        lambda: seconds_left, saver, "weights", timer, validation_loss=lambda step: step / 2
+    )
     hook.step_end(record(verdict))
     return timer
 
@@ -52,11 +54,11 @@ def test_without_notice_training_stays():
     assert saver.saved == []
 
 
-def test_on_notice_the_step_is_saved_with_the_newest_validation_loss_and_training_leaves():
+def test_on_notice_the_step_is_saved_with_its_validation_loss_and_training_leaves():
     saver = Saver(takes=1.0)
     with pytest.raises(Preempted, match="left after step 7, saved") as left:
         leave(30.0, saver)
-    assert saver.saved == [("weights", 7, 2.5)]
+    assert saver.saved == [("weights", 7, 3.5)]
     assert (left.value.step, left.value.saved) == (7, True)
 
 

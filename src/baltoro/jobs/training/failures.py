@@ -47,6 +47,7 @@ from baltoro.train.failure_report import (
 
 FAILURES_FOLDER = "failures"
 CAUSE_FILE = "cause.json"
+ATTEMPT_FOLDER = "attempt-{:04d}"
 
 NODE_TAKEN_AWAY = "node taken away"
 """Type of the error of a rank whose node was preempted: no failure of the run's."""
@@ -105,7 +106,7 @@ class Failure:
         parts.append(
             "no checkpoint was taken yet"
             if self.last_checkpoint_step is None
-            else f"last good checkpoint: step {self.last_checkpoint_step}"
+            else f"newest checkpoint: step {self.last_checkpoint_step}"
         )
         parts.append(f"to {'resume' if self.last_checkpoint_step is not None else 'start again'}: {resume}")
         return kind("; ".join(parts))
@@ -287,7 +288,7 @@ class Desk:
             files[f"rank-{rank:05d}.log"] = "\n".join(told) + "\n"
             stacks = report.stacks if report is not None else ""
             files[f"rank-{rank:05d}.stacks.txt"] = stacks or _left_behind(group.stacks_files.get(rank))
-        uri = self._write_files(f"attempt-{attempt:04d}", files)
+        uri = self._write_files(ATTEMPT_FOLDER.format(attempt), files)
         return Failure(
             attempt=attempt,
             uri=uri,

@@ -8,20 +8,25 @@ where what they protect stands; they are only called here.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
-from baltoro.checkpoint.head import RunIdentity, read_head
+from baltoro.checkpoint.head import Head, RunIdentity, read_head
 from baltoro.core.artifacts import Artifact
 from baltoro.core.errors import ArtifactError, ConfigError, PlatformError
 from baltoro.core.storage import Storage, join
+from baltoro.data.config import DataConfig
 from baltoro.data.order import Split, StepOrder
 from baltoro.data.shards import ShardFile, TokenDataset
 from baltoro.jobs.cluster import given_address
 from baltoro.jobs.model import MODEL_FOLDER
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.stages import Context
+from baltoro.jobs.training.failures import ATTEMPT_FOLDER, FAILURES_FOLDER
 from baltoro.models.attention import choose_attention
 from baltoro.models.load import refuse_long_context
 from baltoro.models.presets import PRESETS
@@ -34,6 +39,8 @@ from baltoro.train.loss import refuse_missing_kernel
 
 _NODE_SECONDS = 300.0
 
+_logger = logging.getLogger(__name__)
+
 
 def check_settings(recipe: Recipe) -> None:
     """Check what the recipe alone tells: batch, layout, positions, and a schedule whose length is given.
@@ -42,14 +49,29 @@ def check_settings(recipe: Recipe) -> None:
         ConfigError: with the setting, its value, what is allowed and what to do.
     """
     config = recipe.pretrain
-    order = StepOrder(0, config.data.sequence_length, config.global_batch_tokens)
-    split_of(recipe, order)
-    _check_layout(recipe)
-    _check_optimizer(recipe)
-    _check_preset(recipe)
-    given = config.steps or (config.tokens is not None and config.tokens // config.global_batch_tokens)
-    if given:
-        _check_schedule(config, min(given, config.max_steps or given))
+    with _settings_of("pretrain"):
+        order = StepOrder(0, config.data.sequence_length, config.global_batch_tokens)
+        split_of(recipe, order)
+        _check_layout(recipe)
+        _check_optimizer(recipe)
+        _check_preset(recipe)
+        given = config.steps or (config.tokens is not None and config.tokens // config.global_batch_tokens)
+        if given:
+            _check_schedule(config, min(given, config.max_steps or given))
+
+
+@contextlib.contextmanager
+def _settings_of(section: str) -> Iterator[None]:
+    """Give a refused setting its whole path; rules below know it by its name within the section."""
+    try:
+        yield
+    except ConfigError as error:
+        named = re.match(r"[a-z_]+(?=[.=])", error.message)
+        if named is not None and named[0] in TrainConfig.model_fields:
+            raise ConfigError(f"{section}.{error.message}") from error
+        if named is not None and named[0] in DataConfig.model_fields:
+            raise ConfigError(f"{section}.data.{error.message}") from error
+        raise
 
 
 def _check_optimizer(recipe: Recipe) -> None:
@@ -109,10 +131,10 @@ def check_run(  # noqa: PLR0917  (each is a thing of its own that the caller has
         ArtifactError: another tokenizer made the dataset, or the run was started with another dataset.
     """
     recipe, config = context.recipe, context.recipe.pretrain
-    order = StepOrder(
-        sum(file.rows for file in train_files), config.data.sequence_length, config.global_batch_tokens
-    )
-    _check_schedule(config, total_steps(config, order))
+    with _settings_of("pretrain"):
+        rows = sum(file.rows for file in train_files)
+        order = StepOrder(rows, config.data.sequence_length, config.global_batch_tokens)
+        _check_schedule(config, total_steps(config, order))
     check_dataset(
         train_files,
         validation_files,
@@ -120,12 +142,39 @@ def check_run(  # noqa: PLR0917  (each is a thing of its own that the caller has
         sequence_length=config.data.sequence_length,
         tokenizer_fingerprint=parents["tokenizer"].manifest.extra.get("tokenizer_fingerprint"),
     )
-    _check_positions(context, parents.get("model"))
+    with _settings_of("pretrain"):
+        _check_positions(context, parents.get("model"))
     head = read_head(context.storage, run_uri)
     if head is not None:
         identity.check_continues(head.identity, run_uri)
+        _tell_of_open_attempt(context.storage, run_uri, head)
     context.storage.probe(recipe.storage.root)
     return order
+
+
+def _tell_of_open_attempt(storage: Storage, run_uri: str, head: Head) -> None:
+    """Warn if the last attempt runs, or may run: two commands of one run only cost each other time."""
+    if head.finished is not None or not head.attempts:
+        return
+    last = head.attempt
+    runs = last.runs_here()
+    name = ATTEMPT_FOLDER.format(last.number)
+    ended = storage.list_folders(join(run_uri, FAILURES_FOLDER)) if runs is None else []
+    if runs is False or any(folder == name or folder.startswith(f"{name}-") for folder in ended):
+        return
+    state = (
+        f"is still training here (process {last.process_id})"
+        if runs
+        else "has left no word of its end: it was killed, or another command still trains it"
+    )
+    _logger.warning(
+        "attempt %d of this run, begun at %s on %s, %s; this command takes the run over, and the other one "
+        "stops when it next publishes; what it published stays",
+        last.number,
+        last.started_at,
+        last.host,
+        state,
+    )
 
 
 def check_dataset(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from baltoro.checkpoint.audit import audit_ledger
 from baltoro.checkpoint.head import Head, read_head
 from baltoro.checkpoint.ledger import LedgerRecord, accepted, read_ledger
@@ -81,7 +83,29 @@ def audit_run(store: ArtifactStore, run_uri: str, *, name: str) -> RunVerdict:
         attempts=len(head.attempts),
         world_sizes=tuple(attempt.world_size for attempt in head.attempts),
         findings=(*found.findings, *find_lost_files(store.storage, run_uri, head)),
+        notes=tuple(notes_on(head, records)),
     )
+
+
+def notes_on(head: Head, records: Sequence[LedgerRecord]) -> list[str]:
+    """Return a sentence on each thing about a run that is right and should be known.
+
+    Args:
+        head: of the run.
+        records: all of its ledger.
+    """
+    notes = []
+    if head.finished is None:
+        last = max((record.step for record in accepted(records)), default=-1)
+        notes.append(
+            f"the run is unfinished: this is about its first {last + 1} steps; audit it again when it is done"
+        )
+    notes += [
+        f"attempt {over.attempt} resumed from an older checkpoint, since that of step {over.checkpoint.step} "
+        f"was damaged: {'; '.join(over.damage)}"
+        for over in head.passed_over
+    ]
+    return notes
 
 
 def find_lost_files(storage: Storage, run_uri: str, head: Head) -> list[str]:

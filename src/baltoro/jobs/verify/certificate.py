@@ -35,6 +35,7 @@ class RunVerdict:
         max_loss_deviation: largest difference to the twin, nats per token; ``None`` without a twin.
         bound: that the deviation must keep to; 0 means the same bits.
         findings: sentences on what is wrong.
+        notes: sentences on what a reader should know and that is not wrong.
     """
 
     name: str
@@ -47,6 +48,7 @@ class RunVerdict:
     max_loss_deviation: float | None = None
     bound: float | None = None
     findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -234,6 +236,7 @@ def describe(certificate: Certificate) -> str:
                 f"(asked: {bound})"
             )
         lines += [f"  wrong: {finding}" for finding in verdict.findings]
+        lines += [f"  note: {note}" for note in verdict.notes]
     lines += [f"not rehearsed: {reason}" for reason in certificate.not_done]
     lines.append("CERTIFIED" if certificate.certified else "NOT CERTIFIED")
     return "\n".join(lines)
