@@ -1,0 +1,1 @@
+"""Papers, knowledge and reviews → instruction examples, and examples → tokens with loss masks."""
