@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from baltoro.core.config import StrictModel, execution, result
+from baltoro.core.config import StrictModel, execution, result, section
+from baltoro.models.rope_scaling_config import RopeScalingConfig
 
 AttentionName = Literal["auto", "sdpa", "flex", "flash_varlen"]
 
@@ -21,3 +22,36 @@ class ModelConfig(StrictModel):
         min_length=1,
     )
     init_seed: int = result(0, "seed of the random weights of a preset", ge=0)
+    rope_scaling: RopeScalingConfig | None = section(
+        lambda: None, "longer contexts than the base was trained for; null keeps its positions"
+    )
+
+
+ALL_LINEAR = "all-linear"
+
+
+class QuantizationConfig(StrictModel):
+    """A frozen base in four bits: NF4 in blocks of 64 (QLoRA, arXiv:2305.14314)."""
+
+    double: bool = result(True, "keep the blocks' scales in eight bits, which saves 0.37 bits a weight")
+
+
+class AdapterConfig(StrictModel):
+    """A low-rank adapter on a frozen base (LoRA, arXiv:2106.09685)."""
+
+    rank: int = result(16, "rows of A and columns of B", ge=1, le=4096)
+    alpha: int = result(32, "the adapter's product is scaled by alpha / rank", ge=1)
+    dropout: float = result(0.0, "part of the adapter's input that is left out in training", ge=0.0, lt=1.0)
+    targets: tuple[str, ...] | Literal["all-linear"] = result(
+        ALL_LINEAR,
+        "layers that get an adapter, by the ends of their names (q_proj, v_proj); all-linear is every linear "
+        "layer but the output projection",
+    )
+    train: tuple[Literal["embeddings", "norms"], ...] = result(
+        (), "parts that are trained whole beside the adapter; LongLoRA trains both for longer contexts"
+    )
+
+    @property
+    def scale(self) -> float:
+        """What the product of the factors is multiplied with."""
+        return self.alpha / self.rank

@@ -7,14 +7,24 @@ so they are the same whatever the number of ranks; trained weights are read from
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from baltoro.core.errors import ConfigError, InputError
+from baltoro.models.adapters import (
+    Adapter,
+    Tuning,
+    initial_factor,
+    is_factor,
+    plain_name,
+    prepare_for_tuning,
+    read_adapter,
+)
 from baltoro.models.attention import SDPA, Attention
 from baltoro.models.embeddings import VocabularyMap, map_vocabulary, padded_size
 from baltoro.models.presets import PRESETS, preset_config
@@ -42,12 +52,16 @@ class ModelPlan:
         weights: folder of plain safetensors on this machine; ``None`` for random weights.
         vocabulary: how the folder's embedding is carried over to the tokenizer; ``None`` where it is kept.
         seed: of the random weights.
+        merged: folders of adapters that are part of the base, in the order in which they were trained.
+        tuning: what is trained beside a frozen base; ``None`` trains everything.
     """
 
     config: Mapping[str, Any]
     weights: Path | None = None
     vocabulary: VocabularyMap | None = None
     seed: int = 0
+    merged: tuple[Path, ...] = ()
+    tuning: Tuning | None = None
 
     @property
     def vocabulary_size(self) -> int:
@@ -157,7 +171,7 @@ def refuse_rope_scaling(config: Mapping[str, Any], base: str) -> None:
 
 
 def build_model(plan: ModelPlan, attention: Attention = SDPA) -> PreTrainedModel:
-    """Return the model on the meta device: shapes, no values, float32.
+    """Return the model on the meta device: shapes, no values; float32, but for what tuning freezes.
 
     Args:
         plan: what it is.
@@ -165,6 +179,7 @@ def build_model(plan: ModelPlan, attention: Attention = SDPA) -> PreTrainedModel
 
     Raises:
         InputError: the architecture cannot run with packed rows.
+        ConfigError: an adapter's targets are not in the model.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -182,6 +197,10 @@ def build_model(plan: ModelPlan, attention: Attention = SDPA) -> PreTrainedModel
             f"the {config.model_type} architecture does not run with the attention kernel "
             f"{attention.kernel} ({error}); choose another attention or model.base"
         ) from error
+    if plan.tuning is not None:
+        # Tied weights are one before any of them is frozen.
+        model.tie_weights()
+        prepare_for_tuning(model, plan.tuning)
     return model
 
 
@@ -224,19 +243,86 @@ def load_weights(
         assign: writes a whole tensor into (this rank's share of) a parameter.
 
     Raises:
-        InputError: names or shapes in the folder are not those of the model.
+        InputError: names or shapes in the folder are not those of the model, or an adapter cannot be read.
     """
+    from baltoro.models.nf4 import Nf4Linear
+
     # Moving off the meta device gives each place of a tied weight a storage of its own.
     model.tie_weights()
     for module in model.modules():
         # Rotary frequencies are not saved: transformers recomputes them in its own initialiser.
-        if module._non_persistent_buffers_set:
+        if module._non_persistent_buffers_set and not isinstance(module, Nf4Linear):
             model._init_weights(module)
-    if plan.weights is None:
+    start = read_adapter(plan.tuning.start) if plan.tuning is not None and plan.tuning.start else None
+    quantized = {
+        plain_name(f"{name}.weight"): module
+        for name, module in model.named_modules()
+        if isinstance(module, Nf4Linear)
+    }
+    with base_values(model, plan, [*quantized]) as value_of:
         for name, parameter in model.named_parameters():
-            assign(parameter, initial_value(name, tuple(parameter.shape), plan))
-    else:
-        _load_folder(model, plan, plan.weights, assign)
+            if is_factor(name):
+                full = _factor(name, tuple(parameter.shape), plan, start)
+            else:
+                full = value_of(plain_name(name), tuple(parameter.shape))
+                if start is not None:
+                    full = start.whole.get(plain_name(name), full)
+            assign(parameter, full)
+        for name, module in quantized.items():
+            module.fill(value_of(name, (module.out_features, module.in_features)))
+        if plan.weights is not None:
+            persistent = set(model.state_dict())
+            for name, buffer in model.named_buffers():
+                if name in persistent:
+                    copy_whole(cast(Any, buffer), value_of(plain_name(name), tuple(buffer.shape)))
+
+
+ValueOf = Callable[[str, tuple[int, ...]], "torch.Tensor"]
+"""``(plain name, shape) → tensor``: the value of a parameter or buffer of the base, on the CPU."""
+
+
+@contextlib.contextmanager
+def base_values(model: PreTrainedModel, plan: ModelPlan, also: Sequence[str] = ()) -> Iterator[ValueOf]:
+    """Give what the base's values are read with: its folder or random start, and the adapters merged into it.
+
+    Args:
+        model: built from the plan.
+        plan: where the values come from.
+        also: plain names of weights that the model needs and that are none of its parameters.
+
+    Raises:
+        InputError: names or shapes in the folder are not those of the model, or an adapter cannot be read.
+    """
+    merged = [read_adapter(folder) for folder in plan.merged]
+    with contextlib.ExitStack() as stack:
+        read = (
+            (lambda name, shape: initial_value(name, shape, plan))
+            if plan.weights is None
+            else _folder_values(model, plan, plan.weights, also, stack)
+        )
+
+        def value_of(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+            value = read(name, shape)
+            for adapter in merged:
+                value = adapter.applied(name, value)
+            return value
+
+        yield value_of
+
+
+def _factor(name: str, shape: tuple[int, ...], plan: ModelPlan, start: Adapter | None) -> torch.Tensor:
+    """Return the start of an adapter's factor: that of the adapter that is gone on with, if any."""
+    if start is None:
+        return initial_factor(name, shape, plan.seed)
+    layer, _, factor = name.partition(".lora_")
+    pair = start.factors.get(layer)
+    if pair is None or tuple(pair["AB".index(factor[0])].shape) != shape:
+        assert plan.tuning is not None
+        raise InputError(
+            f"{plan.tuning.start}: has no factor for {layer} of shape {shape}; an adapter goes on with the "
+            "rank and targets that it was begun with, or is merged before another one begins"
+        )
+    return pair["AB".index(factor[0])]
 
 
 def initial_value(name: str, shape: tuple[int, ...], plan: ModelPlan) -> torch.Tensor:
@@ -260,15 +346,24 @@ def initial_value(name: str, shape: tuple[int, ...], plan: ModelPlan) -> torch.T
     return torch.randn(shape, generator=generator).mul_(deviation)
 
 
-def unmatched_names(model: PreTrainedModel, names: Mapping[str, str]) -> tuple[list[str], list[str]]:
+def unmatched_names(
+    model: PreTrainedModel, names: Mapping[str, str], also: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
     """Return parameters that the folder lacks, and tensors of the folder that the model has no place for.
 
     A tied output projection that is stored as well, and recomputed buffers, are neither.
+
+    Args:
+        model: with or without adapters.
+        names: of the folder's tensors.
+        also: plain names of weights that the model needs and that are none of its parameters.
     """
-    wanted = {name for name, _ in model.named_parameters()}
-    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - wanted
-    persistent = set(model.state_dict())
-    buffers = {name for name, _ in model.named_buffers()}
+    own = {plain_name(name) for name, _ in model.named_parameters() if not is_factor(name)}
+    wanted = own | set(also)
+    every = {plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    tied = every - wanted
+    persistent = {plain_name(name) for name in model.state_dict()}
+    buffers = {plain_name(name) for name, _ in model.named_buffers()}
     missing = (wanted | (buffers & persistent)) - names.keys()
     extra = {
         name for name in names.keys() - wanted - tied - buffers if not name.endswith("rotary_emb.inv_freq")
@@ -276,46 +371,51 @@ def unmatched_names(model: PreTrainedModel, names: Mapping[str, str]) -> tuple[l
     return sorted(missing), sorted(extra)
 
 
-def _load_folder(
+def _folder_values(
     model: PreTrainedModel,
     plan: ModelPlan,
     folder: Path,
-    assign: Callable[[nn.Parameter, torch.Tensor], None],
-) -> None:
+    also: Sequence[str],
+    stack: contextlib.ExitStack,
+) -> ValueOf:
+    """Return what reads a folder's tensors, carried over to the plan's vocabulary."""
     from safetensors import safe_open
 
     names = weight_files(folder)
-    missing, extra = unmatched_names(model, names)
+    missing, extra = unmatched_names(model, names, also)
     if missing or extra:
         complaint = f"lacks {missing[0]}" if missing else f"has {extra[0]}, which the model has no place for"
         raise InputError(
             f"{folder}: {complaint} ({len(missing)} missing, {len(extra)} unknown names); run `baltoro model "
             f"import {folder}` and use what it makes"
         )
-    vocabulary_rows = {
-        id(module.weight)
-        for module in (model.get_input_embeddings(), model.get_output_embeddings())
-        if module is not None
-    }
+    rows_of_vocabulary = _vocabulary_parameters(model)
+    opened: dict[str, Any] = {}
+
+    def read(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        file_name = names[name]
+        if file_name not in opened:
+            opened[file_name] = stack.enter_context(safe_open(folder / file_name, framework="pt"))
+        full: torch.Tensor = opened[file_name].get_tensor(name)
+        if plan.vocabulary is not None and name in rows_of_vocabulary:
+            full = plan.vocabulary.apply(full)
+        if tuple(full.shape) != shape:
+            raise InputError(
+                f"{folder}: {name} has shape {tuple(full.shape)}, its config.json means {shape}; the files "
+                "are not of one model"
+            )
+        return full
+
+    return read
+
+
+def _vocabulary_parameters(model: PreTrainedModel) -> set[str]:
+    """Return the plain names of parameters that have one row for each entry of the vocabulary."""
+    found: set[int] = set()
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if module is not None:
+            found.add(id(module.weight))
     output_bias = getattr(model.get_output_embeddings(), "bias", None)
     if output_bias is not None:
-        vocabulary_rows.add(id(output_bias))
-    parameters = dict(model.named_parameters())
-    persistent = set(model.state_dict())
-    buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
-    by_file: dict[str, list[str]] = {}
-    for name in [*parameters, *buffers]:
-        by_file.setdefault(names[name], []).append(name)
-    for file_name, wanted in by_file.items():
-        with safe_open(folder / file_name, framework="pt") as file:
-            for name in wanted:
-                target: Any = parameters[name] if name in parameters else buffers[name]
-                full = file.get_tensor(name)
-                if plan.vocabulary is not None and id(target) in vocabulary_rows:
-                    full = plan.vocabulary.apply(full)
-                if tuple(full.shape) != tuple(target.shape):
-                    raise InputError(
-                        f"{folder}: {name} has shape {tuple(full.shape)}, its config.json means "
-                        f"{tuple(target.shape)}; the files are not of one model"
-                    )
-                (assign if name in parameters else copy_whole)(target, full)
+        found.add(id(output_bias))
+    return {plain_name(name) for name, value in model.named_parameters() if id(value) in found}

@@ -103,7 +103,8 @@ class DataParallel(ABC):
         """Checkpoint activations, compile, spread, load, make the optimizer; in this order.
 
         Args:
-            model: float32 parameters on the meta device; those without ``requires_grad`` stay as loaded.
+            model: on the meta device; trained parameters in float32, those without ``requires_grad`` in any
+                float dtype.
             blocks: the decoder blocks, the units of everything that is done to a part of the model.
             load: fills every parameter of the model through the given :data:`Assign`.
             build_optimizer: called with the model as it is spread.
@@ -172,14 +173,18 @@ class DataParallel(ABC):
             self._model.train()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return ``{"model": …, "optimizer": …}`` by parameter name, loadable on any layout.
+        """Return ``{"model": …, "optimizer": …}`` of what is trained by name, loadable on any layout.
 
-        Frozen weights are among the weights, so that a checkpoint needs nothing beside it; they have no
-        moments. With float16, ``"loss_scale"`` stands beside them.
+        With float16, ``"loss_scale"`` stands beside them.
         """
-        from torch.distributed.checkpoint.state_dict import get_state_dict
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
-        model, optimizer = get_state_dict(self._model, self._optimizer)
+        options = StateDictOptions(ignore_frozen_params=True)
+        model, optimizer = get_state_dict(self._model, self._optimizer, options=options)
+        for name, parameter in self._model.named_parameters(remove_duplicate=False):
+            if not parameter.requires_grad:
+                # The other name of a tied weight, which torch leaves in.
+                model.pop(name, None)
         state: dict[str, Any] = {"model": model, "optimizer": optimizer}
         if self._loss_scale is not None:
             state["loss_scale"] = self._loss_scale.state_dict()
@@ -187,22 +192,24 @@ class DataParallel(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state that a checkpoint filled in place."""
-        from torch.distributed.checkpoint.state_dict import set_state_dict
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
 
         set_state_dict(
             self._model,
             self._optimizer,
             model_state_dict=state["model"],
             optim_state_dict=state["optimizer"],
+            options=StateDictOptions(ignore_frozen_params=True, strict=False),
         )
         if self._loss_scale is not None:
             self._loss_scale.load_state_dict(state["loss_scale"])
         self._weights_changed()
 
     def full_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield every parameter whole, in the model's order, one at a time; tied ones come once."""
+        """Yield every trained parameter whole, in the model's order, one at a time; tied ones come once."""
         for name, parameter in self._model.named_parameters():
-            yield name, self._whole(parameter.detach()).cpu()
+            if parameter.requires_grad:
+                yield name, self._whole(parameter.detach()).cpu()
 
     def _global_norm(self, gradients: list[torch.Tensor]) -> float:
         """Return the norm over all ranks, with the loss scale still in it; the same number on each."""

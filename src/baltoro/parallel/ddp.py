@@ -106,7 +106,8 @@ class _WorkingCopies:
         self._masters: list[torch.Tensor] = []
         self._copies: list[torch.Tensor] = []
         for master in model.parameters():
-            if master.is_floating_point():
+            # A frozen weight may have the dtype already.
+            if master.is_floating_point() and master.dtype != dtype:
                 copy = nn.Parameter(master.detach().to(dtype), requires_grad=master.requires_grad)
                 self._copy_of[id(master)] = copy
                 self._masters.append(master)

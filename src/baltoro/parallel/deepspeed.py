@@ -8,8 +8,8 @@ name. DeepSpeed's own checkpoints are not used: they fit one stage and one numbe
 The model is loaded once the engine stands, straight into this rank's share of the master weights, so that no
 master is ever rounded to the dtype of the passes; with ZeRO-3 no rank holds the whole model at any time.
 
-DeepSpeed has no masters of frozen weights (``requires_grad=False``), so they are kept here, a share per rank:
-what a checkpoint or an export holds of a frozen weight is its float32 value, as under every other strategy.
+Frozen weights (``requires_grad=False``) have no masters; they are loaded in the dtype of the passes, with
+ZeRO-3 a share per rank.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ class _Share:
         shape: of the whole parameter.
         start: position of the range's first element.
         length: elements in the range; may be 0.
-        flat: float32; the partition that the optimizer updates, with ranges of many parameters, or a frozen
-            parameter's own.
+        flat: float32; the partition that the optimizer updates, with ranges of many parameters.
         offset: where in ``flat`` the range begins.
     """
 
@@ -123,7 +122,8 @@ class DeepSpeedZero:
         """Checkpoint activations, compile, make the optimizer, partition, load; in this order.
 
         Args:
-            model: float32 parameters on the meta device; those without ``requires_grad`` stay as loaded.
+            model: on the meta device; trained parameters in float32, those without ``requires_grad`` in any
+                float dtype.
             blocks: the decoder blocks; ZeRO-3 partitions one at a time.
             load: fills every parameter of the model through the given :data:`Assign`.
             build_optimizer: called with a model whose parameters have shapes but no values.
@@ -180,13 +180,13 @@ class DeepSpeedZero:
         self._loss_factor = float(dist.get_world_size()) if stage == 3 else 1.0
         self._shares = self._shares_of_3() if stage == 3 else self._shares_of_1_and_2(group_of)
         self._make_moments()
-        self._frozen = self._shares_of_frozen(
-            {name: shape.shape for name, shape in template.named_parameters()}
-        )
 
         def assign(parameter: nn.Parameter, full: torch.Tensor) -> None:
             name = names[id(parameter)]
-            share = self._shares.get(name) or self._frozen[name]
+            share = self._shares.get(name)
+            if share is None:
+                self._load_frozen(name, full)
+                return
             values = full.flatten()[share.start : share.start + share.length]
             share.within(share.flat).copy_(values)
 
@@ -250,19 +250,22 @@ class DeepSpeedZero:
             self._engine.train()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return ``{"model": …, "optimizer": …}`` by parameter name, loadable on any layout.
+        """Return ``{"model": …, "optimizer": …}`` of what is trained by name, loadable on any layout.
 
         Weights and moments are :class:`~baltoro.parallel.boxes.Boxes` over the partitions themselves: a
-        checkpoint that fills them changes this rank's master weights and moments at once. Frozen weights are
-        among the weights and have no moments. With float16, ``"loss_scale"`` stands beside them.
+        checkpoint that fills them changes this rank's master weights and moments at once. With float16,
+        ``"loss_scale"`` stands beside them.
         """
         model = self._engine.module
         persistent = set(model.state_dict())
-        shares = self._shares | self._frozen
         state: dict[str, Any] = {
             "model": {
                 # A tied weight is stored under each of its names.
-                **{alias: _boxes(shares[name], shares[name].flat) for alias, name in self._aliases.items()},
+                **{
+                    alias: _boxes(self._shares[name], self._shares[name].flat)
+                    for alias, name in self._aliases.items()
+                    if name in self._shares
+                },
                 **{name: buffer for name, buffer in model.named_buffers() if name in persistent},
             },
             "optimizer": {
@@ -299,20 +302,17 @@ class DeepSpeedZero:
             for key in _MOMENTS:
                 share.within(moments[key]).copy_(stored[key].flat)
             moments["step"].copy_(stored["step"])
-        for name, share in self._frozen.items():
-            share.flat[: share.length].copy_(state["model"][name].flat)
         if self._loss_scale is not None:
             self._loss_scale.load_state_dict(state["loss_scale"])
         self._weights_changed()
 
     def full_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield every parameter whole, in the model's order, one at a time; tied ones come once."""
+        """Yield every trained parameter whole, in the model's order, one at a time; tied ones come once."""
         from deepspeed.utils import safe_get_full_fp32_param
 
         for name, parameter in self._names.items():
-            frozen = self._frozen.get(name)
-            whole = safe_get_full_fp32_param(parameter) if frozen is None else self._whole(frozen)
-            yield name, whole.detach().cpu()
+            if name in self._shares:
+                yield name, safe_get_full_fp32_param(parameter).detach().cpu()
 
     def _shares_of_1_and_2(self, group_of: dict[int, int]) -> dict[str, _Share]:
         shares = {}
@@ -348,39 +348,18 @@ class DeepSpeedZero:
             name: found[id(parameter)] for name, parameter in self._names.items() if id(parameter) in found
         }
 
-    def _shares_of_frozen(self, shapes: dict[str, torch.Size]) -> dict[str, _Share]:
-        """Make float32 memory for this rank's part of every parameter that the optimizer does not have.
-
-        Args:
-            shapes: of all parameters.
-        """
-        import torch
-        import torch.distributed as dist
-
-        rank, world_size = dist.get_rank(), dist.get_world_size()
-        # Beside the masters of the others: in host memory where these are offloaded.
-        device = next(iter(self._shares.values())).flat.device
-        shares = {}
-        for name, shape in shapes.items():
-            if name in self._shares:
-                continue
-            # As ZeRO-3 cuts: equal parts, the last of them padded.
-            part = -(-shape.numel() // world_size)
-            start = min(part * rank, shape.numel())
-            flat = torch.zeros(part, dtype=torch.float32, device=device)
-            shares[name] = _Share(tuple(shape), start, min(part, shape.numel() - start), flat, 0)
-        return shares
-
-    def _whole(self, share: _Share) -> torch.Tensor:
-        """Return all values of a frozen parameter from the ranks' shares, float32; collective."""
-        import torch
-        import torch.distributed as dist
-
-        # On the device, which the process group serves.
-        part = share.flat.to(self.device)
-        whole = torch.empty(part.numel() * dist.get_world_size(), dtype=part.dtype, device=self.device)
-        dist.all_gather_into_tensor(whole, part)
-        return whole[: math.prod(share.shape)].view(share.shape)
+    def _load_frozen(self, name: str, full: torch.Tensor) -> None:
+        """Copy a frozen weight, or this rank's part of it, to where the passes take it from."""
+        parameter: Any = self._names[name]
+        if self._config.deepspeed.zero_stage != 3:
+            parameter.detach().copy_(full)
+            return
+        # Equal parts in row-major order, the last of them padded.
+        part = parameter.partition_numel()
+        values = full.flatten()[part * parameter.ds_zero_partition_rank :][:part]
+        partition = parameter.ds_tensor.detach().flatten()
+        partition[: values.numel()].copy_(values)
+        partition[values.numel() :].zero_()
 
     def _make_moments(self) -> None:
         """Give the optimizer the state that its first step would make, so that a checkpoint can fill it."""
@@ -400,15 +379,10 @@ class DeepSpeedZero:
         zero = self._engine.optimizer
         if self._config.deepspeed.zero_stage != 3:
             zero.update_lp_params()
-            for name, share in self._frozen.items():
-                self._names[name].detach().copy_(self._whole(share))
             return
         zero._partition_all_parameters()
         for index in range(len(zero.fp16_groups)):
             zero._reassign_or_swap_out_partitioned_parameters(index)
-        for name, share in self._frozen.items():
-            partition: Any = self._names[name].ds_tensor  # type: ignore[attr-defined]
-            partition.detach().copy_(share.flat)
         if zero.persistent_parameters:
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
 

@@ -48,7 +48,8 @@ class Strategy(Protocol):
     ) -> None:
         """Spread a model that stands on the meta device, load its weights, make its optimizer.
 
-        Parameters without ``requires_grad`` stay as they are loaded.
+        Parameters without ``requires_grad`` stay as they are loaded, in the dtype that they have; they
+        follow from the base model, so nothing below knows of them.
         """
 
     def forward_backward(self, inputs: Any, *, denominator: int, last: bool) -> torch.Tensor:
@@ -64,7 +65,7 @@ class Strategy(Protocol):
         """Return the summed loss of one micro-batch without gradient."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return this rank's share of model and optimizer, by names that do not depend on the layout.
+        """Return this rank's share of what is trained, by names that do not depend on the layout.
 
         ``{"model": {name: …}, "optimizer": {"state": {name: {"step", "exp_avg", "exp_avg_sq"}}, …}}`` in the
         float32 of the master weights, as ``torch.distributed.checkpoint`` saves and loads it: tensors,
@@ -75,4 +76,4 @@ class Strategy(Protocol):
         """Take over what :meth:`state_dict` gave and a checkpoint filled in place."""
 
     def full_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield every parameter whole, by name, on the CPU; every rank must exhaust it."""
+        """Yield every trained parameter whole, by name, on the CPU; every rank must exhaust it."""

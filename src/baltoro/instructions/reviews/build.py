@@ -1,0 +1,253 @@
+"""The whole way from papers and reviews to examples, as plain functions over records in memory.
+
+:func:`pair_up` reads nothing and asks nobody: papers and reviewed papers in, pairs with the reviews that
+count out. :func:`make_examples` takes the merged reviews from there. Between them stands the merger, which
+may be a loop over :func:`~baltoro.instructions.reviews.extractive.extract` or a run of the endpoint. A
+pipeline maps the same functions over its chunks. What is read is what is kept plus what is rejected, at every
+step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from baltoro.instructions.example import Example
+from baltoro.instructions.reviews.aspects import MergedReview
+from baltoro.instructions.reviews.config import ReviewsConfig
+from baltoro.instructions.reviews.extractive import extract
+from baltoro.instructions.reviews.filters import REASONS as DROP_REASONS
+from baltoro.instructions.reviews.filters import drop_reason
+from baltoro.instructions.reviews.join import fill_empty, join, paper_key
+from baltoro.instructions.reviews.long_tail import Histogram, Lengths, bounds_of, histogram
+from baltoro.instructions.reviews.readers import STAGE, ReadReviews, from_paper
+from baltoro.instructions.reviews.records import Review, ReviewedPaper
+from baltoro.instructions.reviews.stringify import stringify_all
+from baltoro.instructions.reviews.triples import TokenCount, review_example
+from baltoro.papers.schema import Paper, Reject
+
+
+@dataclass(slots=True)
+class Pair:
+    """A paper with the reviews that count."""
+
+    paper: Paper
+    reviewed: ReviewedPaper
+    reviews: list[Review]
+
+
+@dataclass(slots=True)
+class Pairs:
+    """The pairs in the order of ``paper_id``, with everything that was left out on the way.
+
+    ``counts`` holds the steps in order; ``titles_differ`` lists pairs that want a look.
+    """
+
+    pairs: list[Pair]
+    rejects: list[Reject]
+    counts: dict[str, int]
+    titles_differ: list[str] = field(default_factory=list)
+
+
+def pair_up(papers: Iterable[Paper | Reject], reviews: ReadReviews | None, config: ReviewsConfig) -> Pairs:
+    """Join papers and reviews, and drop the reviews that do not count.
+
+    Args:
+        papers: what reading the papers gave.
+        reviews: what reading the reviews gave; ``None`` takes those inside the papers' files only. Papers
+            that carry reviews keep their own either way.
+        config: the settings.
+
+    Raises:
+        InputError: too few papers and reviews found their partner.
+    """
+    rejects: list[Reject] = []
+    by_id: dict[str, Paper] = {}
+    own: dict[str, ReviewedPaper] = {}
+    for record in papers:
+        if isinstance(record, Reject):
+            rejects.append(record)
+            continue
+        by_id[record.paper_id] = record
+        if record.reviews and (inside := from_paper(record)):
+            own[record.paper_id] = inside
+    counts = {"papers_read": len(by_id) + len(rejects), "papers_unreadable": len(rejects)}
+    without = [paper for paper_id, paper in by_id.items() if paper_id not in own]
+    found = {**own}
+    counts["joined_own_file"] = len(own)
+    differ: list[str] = []
+    if reviews is None:
+        for paper in without:
+            detail = "no reviews by referees inside the file"
+            rejects.append(Reject(paper.paper_id, paper.uri, STAGE, "paper_without_reviews", detail))
+    else:
+        # Reviews of a paper that carries them itself are no second source.
+        left = [one for one in reviews.papers if one.uri not in {by_id[paper_id].uri for paper_id in own}]
+        counts["reviewed_papers_read"] = len(reviews.papers)
+        counts["review_records_rejected"] = len(reviews.rejects)
+        rejects += reviews.rejects
+        if without or left:
+            joined = join([paper_key(paper, config.join) for paper in without], left, config.join)
+            for method in ("stem", "metadata", "title"):
+                counts[f"joined_{method}"] = joined.found_by[method]
+            found |= joined.pairs
+            rejects += joined.rejects
+            differ = joined.titles_differ
+    counts["joined"] = len(found)
+    _count_dropped(found.values(), counts)
+    counts |= dict.fromkeys(DROP_REASONS, 0)
+    counts |= {"reviews_kept": 0, "no_review_left": 0}
+    pairs: list[Pair] = []
+    filled: Counter[str] = Counter()
+    for paper_id in sorted(found):
+        pair = _counted_pair(
+            by_id[paper_id], found[paper_id], config, rejects=rejects, counts=counts, filled=filled
+        )
+        if pair is not None:
+            pairs.append(pair)
+    counts["titles_filled"], counts["abstracts_filled"] = filled["title"], filled["abstract"]
+    counts["papers_with_reviews"] = len(pairs)
+    return Pairs(pairs, rejects, counts, differ)
+
+
+def _count_dropped(reviewed: Iterable[ReviewedPaper], counts: dict[str, int]) -> None:
+    dropped: Counter[str] = Counter()
+    reviews = meta_reviews = 0
+    for one in reviewed:
+        dropped += one.dropped
+        reviews += len(one.reviews)
+        meta_reviews += len(one.meta_reviews)
+    counts |= {f"dropped_{name}": number for name, number in sorted(dropped.items())}
+    counts |= {"meta_reviews_apart": meta_reviews, "reviews_read": reviews}
+
+
+def _counted_pair(
+    paper: Paper,
+    reviewed: ReviewedPaper,
+    config: ReviewsConfig,
+    *,
+    rejects: list[Reject],
+    counts: dict[str, int],
+    filled: Counter[str],
+) -> Pair | None:
+    """Return the pair with the reviews that pass the rules, ``None`` if none does."""
+    kept: list[Review] = []
+    for review in reviewed.reviews:
+        reason = drop_reason(review, reviewed, config.rules)
+        if reason is None:
+            kept.append(review)
+        else:
+            rejects.append(Reject(f"{paper.paper_id}#{review.key}", reviewed.uri, STAGE, *reason))
+            counts[reason[0]] += 1
+    counts["reviews_kept"] += len(kept)
+    if not kept:
+        counts["no_review_left"] += 1
+        detail = f"none of {len(reviewed.reviews)} reviews is left"
+        rejects.append(Reject(paper.paper_id, paper.uri, STAGE, "no_review_left", detail))
+        return None
+    full = fill_empty(paper, reviewed)
+    filled["title"] += full.title != paper.title
+    filled["abstract"] += full.abstract is not paper.abstract
+    return Pair(full, reviewed, kept)
+
+
+@dataclass(slots=True)
+class ReviewSet:
+    """The examples in the order of ``paper_id``, with rejects, the counts of every step, and lengths."""
+
+    examples: list[Example]
+    rejects: list[Reject]
+    counts: dict[str, int]
+    lengths: dict[str, Lengths]
+    histograms: dict[str, Histogram]
+
+
+def make_examples(
+    pairs: Pairs,
+    merged: Mapping[str, MergedReview | tuple[str, str]],
+    config: ReviewsConfig,
+    count_tokens: TokenCount,
+) -> ReviewSet:
+    """Return the examples of pairs and their merged reviews.
+
+    Args:
+        pairs: from :func:`pair_up`.
+        merged: by ``paper_id``: the merged review, or ``(reason, detail)`` why there is none.
+        config: the settings.
+        count_tokens: counts tokens without special ones.
+    """
+    rejects = list(pairs.rejects)
+    counts = dict(pairs.counts)
+    made: list[tuple[Example, Lengths, str]] = []
+    uris = {pair.paper.paper_id: pair.paper.uri for pair in pairs.pairs}
+    cut: Counter[str] = Counter()
+    counts["merged"] = 0
+    for pair in pairs.pairs:
+        paper_id = pair.paper.paper_id
+        outcome = merged[paper_id]
+        if not isinstance(outcome, MergedReview):
+            rejects.append(Reject(paper_id, pair.paper.uri, STAGE, *outcome))
+            counts[outcome[0]] = counts.get(outcome[0], 0) + 1
+            continue
+        counts["merged"] += 1
+        example = review_example(pair.paper, outcome, count_tokens, config)
+        if isinstance(example, Reject):
+            rejects.append(example)
+            counts[example.reason] = counts.get(example.reason, 0) + 1
+            continue
+        found, prompt, response_tokens = example
+        cut[prompt.cut] += 1
+        total = config.template_room_tokens + count_tokens(prompt.instruction) + prompt.input_tokens
+        made.append(
+            (found, Lengths(prompt.input_tokens, response_tokens, total + response_tokens), prompt.cut)
+        )
+    counts |= {f"cut_{part}": number for part, number in sorted(cut.items()) if part}
+    counts["before_long_tail"] = len(made)
+    bounds = bounds_of([lengths for _, lengths, _ in made], config.long_tail)
+    examples: list[Example] = []
+    kept: dict[str, Lengths] = {}
+    for found, lengths, _ in made:
+        reason = bounds.reason(lengths)
+        if reason is None:
+            examples.append(found)
+            kept[found.example_id] = lengths
+        else:
+            rejects.append(Reject(found.origin, uris[found.origin], STAGE, *reason))
+            counts[reason[0]] = counts.get(reason[0], 0) + 1
+    counts["examples"] = len(examples)
+    return ReviewSet(
+        examples, rejects, counts, kept, histograms_of(kept.values(), config.histogram_bin_tokens)
+    )
+
+
+def histograms_of(lengths: Iterable[Lengths], bin_tokens: int) -> dict[str, Histogram]:
+    """Return the histograms of whole examples, papers and responses; responses in finer bins."""
+    lengths = list(lengths)
+    return {
+        "whole example": histogram([one.total_tokens for one in lengths], bin_tokens),
+        "paper": histogram([one.input_tokens for one in lengths], bin_tokens),
+        "response": histogram([one.response_tokens for one in lengths], max(bin_tokens // 8, 1)),
+    }
+
+
+def merge_extractively(
+    pairs: Sequence[Pair], config: ReviewsConfig
+) -> dict[str, MergedReview | tuple[str, str]]:
+    """Return the merged review of every pair by the rules that copy, by ``paper_id``."""
+    merged: dict[str, MergedReview | tuple[str, str]] = {}
+    for pair in pairs:
+        extraction = extract(pair.reviews, config.extractive)
+        if extraction.review.count():
+            merged[pair.paper.paper_id] = extraction.review
+        else:
+            detail = f"no head and no cue assigns any of {extraction.unassigned} sentences to an aspect"
+            merged[pair.paper.paper_id] = ("no_points_found", detail)
+    return merged
+
+
+def reviews_text(pair: Pair, config: ReviewsConfig, count_tokens: Callable[[str], int]) -> str:
+    """Return the reviews of a pair as the text that the endpoint merges."""
+    return stringify_all(
+        pair.reviews, count_tokens=count_tokens, max_tokens=config.endpoint.max_review_tokens
+    )

@@ -1,0 +1,407 @@
+"""Merging reviews by a language model behind any OpenAI-compatible endpoint, without paying twice.
+
+One request per paper, answers saved one by one (:mod:`~baltoro.instructions.reviews.answers`), several
+endpoints and keys in turn, each within its own budget. What goes wrong is sorted into four: the request is
+tried again (429, 5xx, a lost connection, the deadline); the endpoint refuses everything (key, quota, model)
+and is left out; the request itself is refused, and its paper becomes a reject; the answer has the wrong form
+and is sent back to be corrected, a bounded number of times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from baltoro.instructions.reviews.answers import Answer, AnswerStore
+from baltoro.instructions.reviews.aspects import AspectsError
+from baltoro.instructions.reviews.budget import DAY_SECONDS, MINUTE_SECONDS
+from baltoro.instructions.reviews.config import EndpointConfig
+from baltoro.instructions.reviews.lanes import Clock, Lane, SystemClock, lanes_of
+from baltoro.instructions.reviews.outcomes import (
+    EndpointError,
+    EndpointRun,
+    Estimate,
+    MergeOutcome,
+    MergeRequest,
+)
+from baltoro.instructions.reviews.prompt import (
+    merge_messages,
+    parse_answer,
+    repair_messages,
+    request_body,
+    request_key,
+)
+from baltoro.instructions.reviews.transport import message_of, post, retry_after_seconds, utc, verdict_of
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_log = logging.getLogger(__name__)
+
+_TELL_FROM_SECONDS = 20.0
+_LONGEST_NAP_SECONDS = 300.0
+
+
+class _RequestRefusedError(Exception):
+    """The endpoint refuses this request whatever is tried; the text says why."""
+
+
+class _NoAnswerError(Exception):
+    """All tries of one request failed; the text says how the last one did."""
+
+
+def four_characters_a_token(text: str) -> int:
+    """Return a rough count of tokens, for estimates where no tokenizer is at hand."""
+    return len(text) // 4 + 1
+
+
+class EndpointMerger:
+    """Merges papers' reviews through the configured endpoints; one object holds their budgets.
+
+    Args:
+        config: the settings.
+        store: the saved answers.
+        environment: where the keys are; a key's value is never logged or saved.
+        count_tokens: counts a text's tokens, for budgets and the estimate.
+        clock: where time comes from.
+
+    Raises:
+        ConfigError: a named environment variable is not set.
+    """
+
+    def __init__(
+        self,
+        config: EndpointConfig,
+        store: AnswerStore,
+        *,
+        environment: Mapping[str, str],
+        count_tokens: Callable[[str], int] = four_characters_a_token,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config = config
+        self.store = store
+        self._count_tokens = count_tokens
+        self._clock = clock or SystemClock()
+        self._lanes = lanes_of(config, environment)
+        self._turn = 0
+        self._failed_in_a_row = 0
+        self._stopped = ""
+        self._told_until = 0.0
+        self.sent = 0
+        self.unanswered = 0
+        self.failures: Counter[str] = Counter()
+        self.paid: list[Answer] = []
+        answers = store.all_answers()
+        for lane in self._lanes:
+            lane.budget.restore(
+                (answer.finished_at, answer.prompt_tokens + answer.completion_tokens)
+                for answer in answers
+                if answer.endpoint == lane.url and answer.lane == lane.number
+            )
+
+    @property
+    def stopped(self) -> str:
+        """Why no further request is sent; empty while all is well."""
+        return self._stopped
+
+    def first_body(self, request: MergeRequest) -> dict[str, Any]:
+        """Return the body of the first request for a paper; its hash names the saved answer."""
+        return request_body(merge_messages(request.title, request.reviews), self.config)
+
+    def estimate(self, requests: Sequence[MergeRequest]) -> Estimate:
+        """Return what merging these papers will ask, cost and last."""
+        bodies = {request_key(body): body for body in map(self.first_body, requests)}
+        open_bodies = [body for key, body in bodies.items() if (key, 0) not in self.store]
+        prompt_tokens = sum(self._body_tokens(body) for body in open_bodies)
+        completion_tokens = self.config.expected_answer_tokens * len(open_bodies)
+        seconds, limited_by = self._duration(len(open_bodies), prompt_tokens + completion_tokens)
+        return Estimate(
+            papers=len(requests),
+            saved=len(requests) - len(open_bodies),
+            requests=len(open_bodies),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cost=self.cost_of(prompt_tokens, completion_tokens),
+            seconds=seconds,
+            limited_by=limited_by,
+        )
+
+    def cost_of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return the price of tokens."""
+        return (
+            prompt_tokens * self.config.price_per_million_input_tokens
+            + completion_tokens * self.config.price_per_million_output_tokens
+        ) / 1e6
+
+    async def merge(self, session: aiohttp.ClientSession, request: MergeRequest) -> MergeOutcome:
+        """Return the outcome of one paper, from saved answers as far as they go.
+
+        Raises:
+            EndpointError: no endpoint is left, or too many papers failed in a row.
+        """
+        messages: Sequence[Mapping[str, str]] = merge_messages(request.title, request.reviews)
+        key = request_key(request_body(messages, self.config))
+        saved = await asyncio.to_thread(self.store.saved, key)
+        paid = 0
+        error = ""
+        for number in range(self.config.repair_tries + 1):
+            if number < len(saved):
+                answer = saved[number]
+            else:
+                asked = messages if number == 0 else repair_messages(messages, answer.content, error)
+                try:
+                    answer = await self._ask(session, request_body(asked, self.config), key, number, request)
+                except (_RequestRefusedError, _NoAnswerError) as failure:
+                    refused = isinstance(failure, _RequestRefusedError)
+                    self._count_failure(refused=refused)
+                    reason = "request_refused" if refused else "endpoint_failed"
+                    return MergeOutcome(request.paper_id, None, reason, str(failure), number, paid)
+                paid += 1
+                self._failed_in_a_row = 0
+            try:
+                review = parse_answer(answer.content, answer.finish_reason)
+            except AspectsError as problem:
+                error = str(problem)
+                continue
+            return MergeOutcome(request.paper_id, review, answers=number + 1, paid_now=paid)
+        tries = self.config.repair_tries + 1
+        detail = f"none of {tries} answers had the right form; the last one: {error}"
+        return MergeOutcome(request.paper_id, None, "invalid_answer", detail, tries, paid)
+
+    # --- one request ----------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        body: Mapping[str, Any],
+        key: str,
+        number: int,
+        request: MergeRequest,
+    ) -> Answer:
+        """Send one request until it is answered, and save the answer before anything reads it."""
+        tokens = self._body_tokens(body)
+        last = ""
+        tries = 0
+        while tries <= self.config.max_retries:
+            lane = await self._free_lane(tokens + self.config.expected_answer_tokens)
+            # No await between choosing a lane and spending its budget, or two requests would share one slot.
+            use = lane.budget.spend(self._clock.now(), tokens + self.config.expected_answer_tokens)
+            await asyncio.to_thread(self.store.mark_sent, key, number)
+            self.sent += 1
+            headers = {"Idempotency-Key": f"{key}-{number}"}
+            if lane.key:
+                headers["Authorization"] = f"Bearer {lane.key}"
+            reply = await post(
+                session,
+                f"{lane.url.rstrip('/')}/chat/completions",
+                body,
+                headers=headers,
+                deadline_seconds=self.config.deadline_seconds,
+            )
+            verdict, last = verdict_of(reply)
+            message = message_of(reply.body) if verdict == "answered" else None
+            if message is not None:
+                answer = Answer(
+                    message.content,
+                    message.finish_reason,
+                    tokens if message.prompt_tokens is None else message.prompt_tokens,
+                    self._count_tokens(message.content)
+                    if message.completion_tokens is None
+                    else message.completion_tokens,
+                    message.prompt_tokens is not None and message.completion_tokens is not None,
+                    lane.url,
+                    lane.number,
+                    self._clock.now(),
+                )
+                answer = await asyncio.to_thread(self.store.save, key, number, request.paper_id, answer)
+                use.tokens = answer.prompt_tokens + answer.completion_tokens
+                lane.failures = lane.rests = 0
+                self.paid.append(answer)
+                return answer
+            if verdict == "answered":
+                last = "HTTP 200 whose body is no chat completion"
+                self.unanswered += 1
+            elif reply.status == 0:
+                self.unanswered += 1
+            else:
+                use.tokens = 0
+                await asyncio.to_thread(self.store.unmark, key, number)
+            self.failures[str(reply.status or "no_answer")] += 1
+            if verdict == "endpoint_refuses":
+                lane.refused = last
+                _log.warning("%s refuses and is left out: %s", lane.url, last)
+                continue
+            if verdict == "request_refused":
+                raise _RequestRefusedError(last)
+            tries += 1
+            self._let_rest(lane, retry_after_seconds(reply, self._clock.now()))
+            if tries <= self.config.max_retries:
+                await self._clock.sleep(self._backoff_seconds(key, tries))
+        raise _NoAnswerError(f"{tries} tries failed; the last one: {last}")
+
+    async def _free_lane(self, tokens: int) -> Lane:
+        """Return the next endpoint in turn that may be asked now, waiting for one if need be."""
+        while True:
+            if self._stopped:
+                raise EndpointError(self._stopped)
+            usable = [lane for lane in self._lanes if not lane.refused]
+            if not usable:
+                self._stopped = "every endpoint refuses: " + "; ".join(
+                    dict.fromkeys(f"{lane.url} answers {lane.refused}" for lane in self._lanes)
+                )
+                raise EndpointError(self._stopped)
+            now = self._clock.now()
+            start = self._turn % len(usable)
+            in_turn = usable[start:] + usable[:start]
+            waits = [max(lane.rests_until - now, lane.budget.delay_seconds(now, tokens)) for lane in in_turn]
+            shortest = min(waits)
+            if shortest <= 0:
+                self._turn += 1
+                return in_turn[waits.index(shortest)]
+            if shortest >= _TELL_FROM_SECONDS and now + shortest > self._told_until + 1:
+                self._told_until = now + shortest
+                _log.info("the budgets of all endpoints are spent; pausing until %s", utc(now + shortest))
+            await self._clock.sleep(min(shortest, _LONGEST_NAP_SECONDS))
+
+    def _let_rest(self, lane: Lane, asked_seconds: float | None) -> None:
+        """Set an endpoint aside for what it asks for, or after too many failures in a row."""
+        now = self._clock.now()
+        lane.failures += 1
+        if asked_seconds is not None:
+            lane.rests_until = max(lane.rests_until, now + asked_seconds)
+        elif lane.failures >= self.config.set_aside_after:
+            lane.rests += 1
+            lane.failures = 0
+            rest = min(self.config.backoff_seconds * 2**lane.rests, self.config.max_backoff_seconds)
+            lane.rests_until = max(lane.rests_until, now + rest)
+
+    def _backoff_seconds(self, key: str, tries: int) -> float:
+        """Return the wait before a retry: doubling, and spread by a hash so that requests do not march."""
+        spread = int.from_bytes(hashlib.sha256(f"{key}/{tries}".encode()).digest()[:4], "big") / 2**32
+        longest = min(self.config.backoff_seconds * 2.0 ** (tries - 1), self.config.max_backoff_seconds)
+        return longest * (0.5 + spread / 2)
+
+    def _count_failure(self, *, refused: bool) -> None:
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= self.config.stop_after_papers and not self._stopped:
+            kind = "refused" if refused else "unanswered"
+            self._stopped = (
+                f"{self._failed_in_a_row} papers in a row stayed without an answer, the last one {kind}; "
+                f"failures so far: {', '.join(f'{count} of {name}' for name, count in self.failures.items())}"
+            )
+
+    def _body_tokens(self, body: Mapping[str, Any]) -> int:
+        # Four tokens a message for its role and delimiters, as chat formats add.
+        return sum(self._count_tokens(message["content"]) + 4 for message in body["messages"])
+
+    def _duration(self, requests: int, tokens: int) -> tuple[float, str]:
+        """Return the seconds that requests take, and the limit they wait for most."""
+        config, lanes = self.config, len(self._lanes)
+        times = {"concurrency": requests * config.expected_answer_seconds / config.concurrency}
+        for name, amount, length in (
+            ("requests_per_minute", requests, MINUTE_SECONDS),
+            ("tokens_per_minute", tokens, MINUTE_SECONDS),
+            ("requests_per_day", requests, DAY_SECONDS),
+            ("tokens_per_day", tokens, DAY_SECONDS),
+        ):
+            if limit := getattr(config, name):
+                # What fits into the first window needs no wait.
+                times[name] = max(amount / (limit * lanes) - 1, 0.0) * length
+        limited_by = max(times, key=lambda name: times[name])
+        return times[limited_by], limited_by
+
+
+@asynccontextmanager
+async def http_session(concurrency: int) -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a connection pool for so many requests at a time; proxies of the environment are used."""
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(limit=concurrency)
+    async with aiohttp.ClientSession(connector=connector, trust_env=True) as session:
+        yield session
+
+
+def merge_with_endpoint(
+    requests: Sequence[MergeRequest],
+    merger: EndpointMerger,
+    *,
+    announce: Callable[[Estimate], None] | None = None,
+) -> EndpointRun:
+    """Merge the reviews of all papers; the estimate is logged and announced before the first request.
+
+    Args:
+        requests: the papers.
+        merger: the endpoints and saved answers.
+        announce: gets the estimate first; it may raise to stop the run before anything is paid.
+
+    Raises:
+        EndpointError: the endpoints are down or refuse; what was paid is saved, and the message says how to
+            go on.
+    """
+    estimate = merger.estimate(requests)
+    _log.info("%s", estimate.sentence())
+    if announce is not None:
+        announce(estimate)
+    outcomes = asyncio.run(_merge_all(requests, merger))
+    done = [outcome for outcome in outcomes if outcome is not None]
+    failed = sum(outcome.reason == "endpoint_failed" for outcome in done)
+    stopped = merger.stopped
+    if not stopped and failed > merger.config.max_failed_fraction * len(requests):
+        first = next(outcome for outcome in done if outcome.reason == "endpoint_failed")
+        stopped = f"{failed} of {len(requests)} papers stayed without an answer ({first.detail})"
+    if stopped:
+        merged = sum(outcome.review is not None for outcome in done)
+        raise EndpointError(
+            f"{stopped}. {merged} of {len(requests)} papers are merged and their answers saved; see to the "
+            "endpoint (instructions.reviews.endpoint: urls, model, api_key_environment) and run the "
+            "same command "
+            "again: it goes on from there and pays for none of them twice"
+        )
+    paid = merger.paid
+    prompt_tokens = sum(answer.prompt_tokens for answer in paid)
+    completion_tokens = sum(answer.completion_tokens for answer in paid)
+    used = [
+        answer
+        for request, outcome in zip(requests, done, strict=True)
+        for answer in merger.store.saved(request_key(merger.first_body(request)))[: outcome.answers]
+    ]
+    return EndpointRun(
+        done,
+        estimate,
+        requests_sent=merger.sent,
+        answers_paid=len(paid),
+        answers_reused=sum(outcome.answers > 0 and outcome.paid_now == 0 for outcome in done),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost=merger.cost_of(prompt_tokens, completion_tokens),
+        cost_of_set=sum(merger.cost_of(answer.prompt_tokens, answer.completion_tokens) for answer in used),
+        possibly_charged_lost=merger.unanswered + merger.store.lost,
+        failures=merger.failures,
+    )
+
+
+async def _merge_all(requests: Sequence[MergeRequest], merger: EndpointMerger) -> list[MergeOutcome | None]:
+    """Return the outcomes in order; after a stop the papers that were not reached have ``None``."""
+    outcomes: list[MergeOutcome | None] = [None] * len(requests)
+    waiting = iter(enumerate(requests))
+
+    async def worker(session: aiohttp.ClientSession) -> None:
+        for number, request in waiting:
+            try:
+                outcomes[number] = await merger.merge(session, request)
+            except EndpointError:
+                # merger.stopped says why; requests under way are let finish, as they are paid for.
+                return
+            if merger.stopped:
+                return
+
+    concurrency = max(min(merger.config.concurrency, len(requests)), 1)
+    async with http_session(concurrency) as session, asyncio.TaskGroup() as group:
+        for _ in range(concurrency):
+            group.create_task(worker(session))
+    return outcomes

@@ -1,0 +1,112 @@
+"""What the endpoint merger is given and gives back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from baltoro.core.errors import BaltoroError
+from baltoro.instructions.reviews.aspects import MergedReview
+from baltoro.instructions.reviews.budget import DAY_SECONDS
+
+
+class EndpointError(BaltoroError):
+    """No endpoint answers (any more); what was paid is saved and the same command goes on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRequest:
+    """One paper's reviews, to be merged."""
+
+    paper_id: str
+    title: str
+    reviews: str
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOutcome:
+    """What became of one paper: a review, or a ``reason`` why there is none.
+
+    ``invalid_answer``: no answer had the right form within the repair tries. ``request_refused``: the
+    endpoint refuses this request. ``endpoint_failed``: no endpoint answered within the retries; the next run
+    asks again. ``answers`` counts the paid answers of the paper, ``paid_now`` those of this run.
+    """
+
+    paper_id: str
+    review: MergedReview | None
+    reason: str = ""
+    detail: str = ""
+    answers: int = 0
+    paid_now: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will ask, cost and last, before its first request; repairs and retries not counted.
+
+    Attributes:
+        papers: papers to merge.
+        saved: of these, with a saved answer: free.
+        requests: requests to send.
+        prompt_tokens: tokens to send.
+        completion_tokens: tokens expected back.
+        cost: in the currency of the prices.
+        seconds: how long it takes within the budgets.
+        limited_by: what it waits for: a limit's name, or ``concurrency``.
+    """
+
+    papers: int
+    saved: int
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+    seconds: float
+    limited_by: str
+
+    @property
+    def days(self) -> float:
+        """The time in days."""
+        return self.seconds / DAY_SECONDS
+
+    def sentence(self) -> str:
+        """Return the estimate for people, in one line."""
+        return (
+            f"merging the reviews of {self.papers:,} papers takes {self.requests:,} requests "
+            f"({self.saved:,} are "
+            f"answered already), about {self.prompt_tokens:,} tokens in and "
+            f"{self.completion_tokens:,} out, costs "
+            f"about {self.cost:,.2f} and lasts about {self.days:,.2f} days (limited by {self.limited_by})"
+        )
+
+
+@dataclass(slots=True)
+class EndpointRun:
+    """The outcomes, in the order of the requests, and what they took.
+
+    Attributes:
+        outcomes: one per request.
+        estimate: what was told before.
+        requests_sent: requests sent in this run, retries and repairs included.
+        answers_paid: whole answers received in this run.
+        answers_reused: papers answered from what earlier runs had paid.
+        prompt_tokens: charged in this run.
+        completion_tokens: charged in this run.
+        cost: of this run.
+        cost_of_set: of all answers that the outcomes rest on, whenever they were paid.
+        possibly_charged_lost: requests that may have been charged without an answer that could be saved: cut
+            by the deadline or a lost connection in this run, or under way when an earlier run was killed.
+        failures: failed requests by kind (``429``, ``500``, ``no_answer`` …).
+    """
+
+    outcomes: list[MergeOutcome]
+    estimate: Estimate
+    requests_sent: int = 0
+    answers_paid: int = 0
+    answers_reused: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    cost_of_set: float = 0.0
+    possibly_charged_lost: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
