@@ -32,7 +32,7 @@ def train(rank: int, world_size: int, folder: Path, stop_after: int) -> None:
     from baltoro.train.config import TrainConfig
     from baltoro.train.hooks import Hook
     from baltoro.train.metrics import StepRecord
-    from baltoro.train.pretrain import pretrain
+    from baltoro.train.run import train_model
 
     class Watch(Hook):
         def __init__(self) -> None:
@@ -61,7 +61,7 @@ def train(rank: int, world_size: int, folder: Path, stop_after: int) -> None:
             return super().read_rows(first, first + stop - start)
 
     try:
-        pretrain(
+        train_model(
             config=TrainConfig(
                 global_batch_tokens=_ROWS_PER_STEP * _SEQUENCE_LENGTH,
                 steps=steps,

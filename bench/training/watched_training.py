@@ -84,7 +84,7 @@ def train_on_rank(training: Training, folder: str) -> list[WatchedStep]:
     from baltoro.train.config import TrainConfig
     from baltoro.train.hooks import Hook
     from baltoro.train.metrics import StepRecord
-    from baltoro.train.pretrain import pretrain
+    from baltoro.train.run import train_model
 
     watched: list[WatchedStep] = []
 
@@ -93,7 +93,7 @@ def train_on_rank(training: Training, folder: str) -> list[WatchedStep]:
             watched.append(WatchedStep(record.step, record.step_seconds, dict(record.phase_seconds)))
 
     size = training.size
-    pretrain(
+    train_model(
         config=TrainConfig(
             global_batch_tokens=size.global_batch_tokens(dist.get_world_size()),
             steps=training.steps,

@@ -398,9 +398,7 @@ def partly_trained(layouts, frozen, precision, checkpointing, micro_batch):
             "norms": norms,
             "before": {name: value.numpy() for name, value in before.items()},
             "unchanged": {name for name in before if torch.equal(before[name], after[name])},
-            "stored": {
-                name for name in after if torch.equal(whole(state["model"][name]), after[name])
-            },
+            "stored": {name for name in after if torch.equal(whole(state["model"][name]), after[name])},
             "in the checkpoint": set(state["model"]) - {"lm_head.weight"},
             "moments": set(state["optimizer"]["state"]),
             "groups": {name for group in state["optimizer"]["param_groups"] for name in group["params"]},

@@ -22,7 +22,7 @@ from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.jobs.tokens import split_files
 from baltoro.jobs.training.preflight import check_run, check_settings, check_workers, split_of
 from baltoro.jobs.training.strikes import planned_strikes
-from baltoro.jobs.training.workers import WorkerSettings, run_workers
+from baltoro.jobs.training.workers import WorkerSettings, base_folder, run_workers
 from baltoro.tracking.mlflow import StageRun, Tracker
 from baltoro.train.config import total_steps
 from baltoro.train.goodput import measure_goodput
@@ -84,7 +84,8 @@ def build_pretrain(
             sequence_length=config.data.sequence_length,
             vocabulary_multiple=recipe.tokenizer.pad_vocab_to_multiple,
             storage=context.storage,
-            model=parents.get("model"),
+            base_folder=base_folder(parents.get("model")),
+            rope_scaling=recipe.model.rope_scaling,
             tokenizer=parents["tokenizer"],
             train_files=train_files,
             validation_files=validation_files,

@@ -27,6 +27,13 @@ class ModelConfig(StrictModel):
     )
 
 
+class ShiftedAttentionConfig(StrictModel):
+    """Shifted sparse attention while training (LongLoRA, arXiv:2309.12307); evaluation sees everything."""
+
+    group_fraction: float = result(0.25, "tokens of a group as a share of the row", gt=0.0, le=1.0)
+    group_len: int | None = result(None, "tokens of a group; null takes group_fraction of the row", ge=1)
+
+
 ALL_LINEAR = "all-linear"
 
 

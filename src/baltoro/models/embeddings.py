@@ -33,6 +33,11 @@ class VocabularyMap:
     known: int
     pieces: Mapping[int, tuple[int, ...]]
 
+    @property
+    def grows(self) -> bool:
+        """Whether there are tokens that the old vocabulary did not have."""
+        return any(self.pieces.values())
+
     def apply(self, old: torch.Tensor) -> torch.Tensor:
         """Return the new matrix (or bias vector).
 

@@ -28,6 +28,8 @@ from baltoro.models.adapters import (
 from baltoro.models.attention import SDPA, Attention
 from baltoro.models.embeddings import VocabularyMap, map_vocabulary, padded_size
 from baltoro.models.presets import PRESETS, preset_config
+from baltoro.models.rope_scaling import context_positions, has_rotary_positions, scale_rope
+from baltoro.models.rope_scaling_config import RopeScalingConfig
 from baltoro.models.weights import weight_files
 
 if TYPE_CHECKING:
@@ -70,7 +72,13 @@ class ModelPlan:
 
 
 def plan_model(
-    base: str | Path, tokenizer: Any, *, sequence_length: int, vocabulary_multiple: int, seed: int = 0
+    base: str | Path,
+    tokenizer: Any,
+    *,
+    sequence_length: int,
+    vocabulary_multiple: int,
+    seed: int = 0,
+    rope_scaling: RopeScalingConfig | None = None,
 ) -> ModelPlan:
     """Decide what to train.
 
@@ -80,9 +88,11 @@ def plan_model(
         sequence_length: tokens of a training row.
         vocabulary_multiple: the embedding gets a multiple of this many rows.
         seed: of the random weights of a preset.
+        rope_scaling: stretches the base's positions; ``None`` keeps them.
 
     Raises:
-        ConfigError: rows are longer than the base's context, or than a preset's learned positions.
+        ConfigError: rows are longer than the base's context, stretched or not, or than a preset's learned
+            positions; or its positions cannot be stretched.
         InputError: the folder is not a plain safetensors copy of a causal language model.
     """
     from transformers import AutoConfig, AutoTokenizer
@@ -92,15 +102,15 @@ def plan_model(
         settings = preset_config(
             str(base),
             vocabulary_size=padded_size(len(tokenizer), vocabulary_multiple),
-            sequence_length=sequence_length,
+            sequence_length=sequence_length if rope_scaling is None else PRESETS[str(base)].context_tokens,
             **ids,
         ).to_dict()
+        settings = _stretched(settings, rope_scaling, str(base))
         refuse_long_context(settings, sequence_length, str(base))
         return ModelPlan(settings, seed=seed)
     folder = Path(base)
     weight_files(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    refuse_long_context(config.to_dict(), sequence_length, str(folder))
     vocabulary = map_vocabulary(
         AutoTokenizer.from_pretrained(folder, local_files_only=True),
         tokenizer,
@@ -111,7 +121,13 @@ def plan_model(
         config.vocab_size = vocabulary.size
     for name, value in ids.items():
         setattr(config, name, value)
-    return ModelPlan(config.to_dict(), weights=folder, vocabulary=vocabulary, seed=seed)
+    settings = _stretched(config.to_dict(), rope_scaling, str(folder))
+    refuse_long_context(settings, sequence_length, str(folder))
+    return ModelPlan(settings, weights=folder, vocabulary=vocabulary, seed=seed)
+
+
+def _stretched(settings: dict[str, Any], rope_scaling: RopeScalingConfig | None, base: str) -> dict[str, Any]:
+    return settings if rope_scaling is None else scale_rope(settings, rope_scaling, base=base)
 
 
 def refuse_long_context(config: Mapping[str, Any], sequence_length: int, base: str) -> None:
@@ -125,7 +141,7 @@ def refuse_long_context(config: Mapping[str, Any], sequence_length: int, base: s
     Raises:
         ConfigError: with the length that it reads.
     """
-    context = config.get("max_position_embeddings")
+    context = context_positions(config)
     if context is not None and sequence_length > context:
         why = (
             f"the {context} positions {base} was trained for"
@@ -133,8 +149,9 @@ def refuse_long_context(config: Mapping[str, Any], sequence_length: int, base: s
             else f"the {context} learned positions of {base}, and there is nothing beyond them"
         )
         raise ConfigError(
-            f"sequence_length={sequence_length} is longer than {why}; lower it to at most {context}, or "
-            "choose another model.base"
+            f"sequence_length={sequence_length} is longer than {why}; lower it to at most {context}, "
+            + ("stretch them with rope_scaling, " if has_rotary_positions(config) else "")
+            + "or choose another model.base"
         )
     window = config.get("sliding_window")
     if window is not None and config.get("use_sliding_window", True) and sequence_length > window:
@@ -144,29 +161,19 @@ def refuse_long_context(config: Mapping[str, Any], sequence_length: int, base: s
         )
 
 
-def has_rotary_positions(config: Mapping[str, Any]) -> bool:
-    """Return whether a model turns queries and keys by their position, so that positions can be scaled.
-
-    Args:
-        config: the model's ``config.json``.
-    """
-    return any(config.get(name) for name in ("rope_parameters", "rope_theta", "rope_scaling"))
-
-
-def refuse_rope_scaling(config: Mapping[str, Any], base: str) -> None:
-    """Refuse to scale the positions of a model that learned them.
-
-    Args:
-        config: the model's ``config.json``.
-        base: the model, as people named it.
+def refuse_untrained_rows(plan: ModelPlan) -> None:
+    """Refuse an adapter on a base whose vocabulary grew, unless it trains the embedding.
 
     Raises:
-        ConfigError: the model has no rotary positions.
+        ConfigError: the new tokens would keep the values that they begin with.
     """
-    if not has_rotary_positions(config):
+    if plan.tuning is None or plan.vocabulary is None or "embeddings" in plan.tuning.adapter.train:
+        return
+    if plan.vocabulary.grows:
         raise ConfigError(
-            f"model.rope_scaling: {base} has learned positions, which cannot be scaled to longer contexts; "
-            "leave model.rope_scaling out, or choose a model.base with rotary positions"
+            "adapter.train: the tokenizer has tokens that the base was not trained with, and an adapter "
+            "leaves their embeddings as they begin; set adapter.train=[embeddings], tokenizer.add_tokens=none "
+            "or method=full"
         )
 
 

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from baltoro.core.errors import ConfigError
-from baltoro.models.load import refuse_rope_scaling
 from baltoro.models.rope_scaling_config import RopeScalingConfig
 
 if TYPE_CHECKING:
@@ -105,6 +104,32 @@ def plan_stretch(
         )
     theta = float(rotary.get("rope_theta") or 10_000.0)
     return StretchedPositions(scaling, theta, dimensions, original, positions, factor)
+
+
+def has_rotary_positions(config: Mapping[str, Any]) -> bool:
+    """Return whether a model turns queries and keys by their position, so that positions can be scaled.
+
+    Args:
+        config: the model's ``config.json``.
+    """
+    return any(config.get(name) for name in ("rope_parameters", "rope_theta", "rope_scaling"))
+
+
+def refuse_rope_scaling(config: Mapping[str, Any], base: str) -> None:
+    """Refuse to scale the positions of a model that learned them.
+
+    Args:
+        config: the model's ``config.json``.
+        base: the model, as people named it.
+
+    Raises:
+        ConfigError: the model has no rotary positions.
+    """
+    if not has_rotary_positions(config):
+        raise ConfigError(
+            f"model.rope_scaling: {base} has learned positions, which cannot be scaled to longer contexts; "
+            "leave model.rope_scaling out, or choose a model.base with rotary positions"
+        )
 
 
 def _rotary_settings(config: Mapping[str, Any]) -> dict[str, Any]:

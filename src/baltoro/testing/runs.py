@@ -17,7 +17,7 @@ from baltoro.testing.tiny import byte_tokenizer, tiny_plan, tiny_rows
 from baltoro.train.config import TrainConfig
 from baltoro.train.hooks import Hook
 from baltoro.train.metrics import StepRecord
-from baltoro.train.pretrain import TrainResult, pretrain
+from baltoro.train.run import TrainResult, train_model
 
 SEQUENCE_LENGTH = 32
 ROWS_PER_STEP = 8
@@ -88,7 +88,7 @@ def execute(run: TinyRun) -> tuple[dict[int, float], TrainResult | None]:
                 raise SimulatedCrashError
 
     try:
-        result = pretrain(
+        result = train_model(
             config=run.config,
             plan=run.plan,
             tokenizer=byte_tokenizer(),

@@ -218,7 +218,7 @@ def tiny_settings(recipe: Recipe, name: str, run: StageRun, *, fault: Fault | No
         sequence_length=LENGTH,
         vocabulary_multiple=8,
         storage=FaultyStorage(fault),
-        model=None,
+        base_folder=None,
         tokenizer=write_tokenizer(root),
         train_files=write_rows(folder, steps),
         validation_files=(),

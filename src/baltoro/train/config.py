@@ -10,7 +10,7 @@ from baltoro.checkpoint.config import CheckpointConfig
 from baltoro.core.config import StrictModel, execution, result, section
 from baltoro.core.errors import ConfigError
 from baltoro.data.order import StepOrder
-from baltoro.models.config import AttentionName
+from baltoro.models.config import AttentionName, ShiftedAttentionConfig
 from baltoro.optim.config import OptimizerConfig, ScheduleConfig
 from baltoro.parallel.config import ParallelConfig, StrategyName
 from baltoro.parallel.strategy import Precision
@@ -104,6 +104,9 @@ class TrainConfig(StrictModel):
         "auto",
         "kernel behind the one packed mask: sdpa (any device), flex or flash_varlen (GPU); auto takes the "
         "best that the device has and says which",
+    )
+    shifted_sparse_attention: ShiftedAttentionConfig | None = section(
+        lambda: None, "train with attention within shifted groups, for long rows; null: every token sees all"
     )
     loss: LossConfig = section(LossConfig, "how logits and cross-entropy are computed")
     micro_batch: int = execution(1, "rows per forward pass and worker; accumulation follows from it", ge=1)

@@ -20,7 +20,7 @@ from baltoro.optim.config import OptimizerConfig
 from baltoro.train.config import TrainConfig
 from baltoro.train.hooks import Hook
 from baltoro.train.metrics import StepRecord
-from baltoro.train.pretrain import TrainResult, pretrain
+from baltoro.train.run import TrainResult, train_model
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +163,7 @@ def train_small(
     interrupt_at: int | None = None,
     hooks: tuple[Hook, ...] = (),
 ) -> Curve:
-    """Train the small model by :func:`~baltoro.train.pretrain.pretrain`, as a worker does.
+    """Train the small model by :func:`~baltoro.train.run.train_model`, as a worker does.
 
     Args:
         config: from :func:`small_config`.
@@ -175,7 +175,7 @@ def train_small(
     curve = Curve()
     steps = config.steps or STEPS
     with contextlib.suppress(InterruptedRunError):
-        curve.result = pretrain(
+        curve.result = train_model(
             config=config,
             plan=small_plan(),
             tokenizer=_tokenizer(),

@@ -26,7 +26,7 @@ from baltoro.train.bad_steps import BadSteps
 from baltoro.train.hooks import Hook
 from baltoro.train.loop import train_steps
 from baltoro.train.metrics import TOKENS_PER_SECOND, StepRecord
-from baltoro.train.pretrain import set_up_strategy
+from baltoro.train.run import set_up_strategy
 from baltoro.train.throughput import MFU, MODEL_FLOPS_PER_SECOND, Throughput
 
 if TYPE_CHECKING:
@@ -188,7 +188,9 @@ def _train(config: TrainConfig, plan: ModelPlan, device: torch.device, length: i
     rates = _Rates(Throughput(device, training_flops_per_token(plan.config, length), peak))
     timer = PhaseTimer(device)
     ranks = Ranks()
-    strategy = set_up_strategy(config, plan, device=device, timer=timer, rank=ranks.rank)
+    strategy = set_up_strategy(
+        config, plan, device=device, timer=timer, rank=ranks.rank, sequence_length=length
+    )
     rows = small_rows(
         config.steps * config.global_batch_tokens // length, sequence_length=length, vocabulary=VOCABULARY
     )

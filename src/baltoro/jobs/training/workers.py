@@ -1,6 +1,6 @@
 """The training workers: Ray Train starts them, gives them a process group, and starts them again.
 
-Each worker calls :func:`baltoro.train.pretrain.pretrain`, which knows neither Ray nor MLflow. Rank 0 alone
+Each worker calls :func:`baltoro.train.run.train_model`, which knows neither Ray nor MLflow. Rank 0 alone
 writes metrics. A worker that fails tells the desk (:mod:`baltoro.jobs.training.failures`) before it ends.
 """
 
@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +30,9 @@ from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.tokenizer import load_tokenizer
 from baltoro.jobs.training.failures import NODE_TAKEN_AWAY, Failure, RankLine, start_desk, unwrap
 from baltoro.jobs.training.strikes import StrikeHook, StrikePlan
+from baltoro.models.adapters import Tuning
+from baltoro.models.load import ModelPlan, refuse_untrained_rows
+from baltoro.models.rope_scaling_config import RopeScalingConfig
 from baltoro.tracking.mlflow import StageRun
 from baltoro.train.config import TrainConfig
 from baltoro.train.failure_report import explain_out_of_memory, is_out_of_memory
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     import torch
 
     from baltoro.train.metrics import StepRecord
-    from baltoro.train.pretrain import TrainResult
+    from baltoro.train.run import TrainResult
 
 RESIZE_SECONDS = 60.0
 """Elastic workers are joined by more at most so often; each time training starts anew from a checkpoint."""
@@ -56,12 +59,35 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteFolder:
+    """A folder of storage that workers read as files.
+
+    Attributes:
+        uri: where it is.
+        key: of its content; nodes keep what they downloaded under it.
+    """
+
+    uri: str
+    key: str
+
+
+def base_folder(model: Artifact | None) -> RemoteFolder | None:
+    """Return where a staged base model is; ``None`` for a preset."""
+    if model is None:
+        return None
+    uri = join(model.uri, model.manifest.writer, model.manifest.extra["folder"])
+    return RemoteFolder(uri, model.fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """Everything a training worker needs; plain values, so that it travels to any node.
 
     ``threads`` is the number of threads a worker computes with on CPU; ``None`` shares the machine's cores
     evenly among its workers. ``elastic`` says that the number of workers may change between attempts.
     ``strikes`` are the faults of a rehearsal; ``command_started_at`` (ISO 8601) is when it all began.
+    ``base_folder`` holds the base's weights, where it is no preset; ``merged`` the adapters that belong to
+    it, ``tuning`` what is trained beside it, from the adapter in ``tuning_start`` on if there is one.
     """
 
     config: TrainConfig
@@ -70,7 +96,7 @@ class WorkerSettings:
     sequence_length: int
     vocabulary_multiple: int
     storage: Storage
-    model: Artifact | None
+    base_folder: RemoteFolder | None
     tokenizer: Artifact
     train_files: tuple[ShardFile, ...]
     validation_files: tuple[ShardFile, ...]
@@ -83,6 +109,10 @@ class WorkerSettings:
     system_metrics: bool
     progress: Any
     strikes: StrikePlan | None = None
+    rope_scaling: RopeScalingConfig | None = None
+    merged: tuple[RemoteFolder, ...] = ()
+    tuning: Tuning | None = None
+    tuning_start: RemoteFolder | None = None
     command_started_at: str = field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds")
     )
@@ -402,8 +432,7 @@ def _train(
 
     from baltoro.checkpoint.head import RunIdentity
     from baltoro.jobs.training.preemption import Notices, listen_for_sigterm, ray_deadline
-    from baltoro.models.load import plan_model
-    from baltoro.train.pretrain import pretrain
+    from baltoro.train.run import train_model
 
     context = ray.train.get_context()
     rank = context.get_world_rank()
@@ -416,13 +445,7 @@ def _train(
         timeout_seconds=process_group_timeout_seconds(settings.config.faults.hang_seconds),
     )
     tokenizer = load_tokenizer(settings.storage, settings.tokenizer, scratch / "tokenizer")
-    plan = plan_model(
-        local_weights(settings, scratch, context.get_local_rank()),
-        tokenizer,
-        sequence_length=settings.sequence_length,
-        vocabulary_multiple=settings.vocabulary_multiple,
-        seed=settings.seed,
-    )
+    plan = plan_of(settings, tokenizer, scratch, context.get_local_rank())
     run = settings.mlflow_run
     if settings.strikes is not None:
         hooks.append(
@@ -440,7 +463,7 @@ def _train(
         # Every rank would say the same; a worker's own output is read by nobody.
         logging.getLogger("baltoro").addHandler(teller)
     try:
-        result: TrainResult = pretrain(
+        result: TrainResult = train_model(
             config=settings.config,
             plan=plan,
             tokenizer=tokenizer,
@@ -459,6 +482,7 @@ def _train(
             preempted=notices,
             make_feed=feed_of(settings.config),
             command_started_at=settings.command_started_at,
+            base_name=settings.base,
         )
     finally:
         logging.getLogger("baltoro").removeHandler(teller)
@@ -480,23 +504,53 @@ def feed_of(config: TrainConfig) -> Callable[..., Any]:
     return Feed
 
 
-def local_weights(settings: WorkerSettings, scratch: Path, local_rank: int) -> str | Path:
-    """Return a preset's name, or the folder of the staged base model on this node.
+def plan_of(settings: WorkerSettings, tokenizer: Any, scratch: Path, local_rank: int) -> ModelPlan:
+    """Return the plan of the model to train, with everything it is made of on this node; collective.
+
+    Args:
+        settings: of the run.
+        tokenizer: to train with.
+        scratch: a folder of this rank's own.
+        local_rank: of this process on its node.
+
+    Raises:
+        ConfigError: rows are longer than the base's context, or an adapter cannot train what is new.
+    """
+    from baltoro.models.load import plan_model
+
+    def local(folder: RemoteFolder) -> Path:
+        return local_folder(settings.storage, folder, scratch, local_rank)
+
+    plan = plan_model(
+        settings.base if settings.base_folder is None else local(settings.base_folder),
+        tokenizer,
+        sequence_length=settings.sequence_length,
+        vocabulary_multiple=settings.vocabulary_multiple,
+        seed=settings.seed,
+        rope_scaling=settings.rope_scaling,
+    )
+    tuning = settings.tuning
+    if tuning is not None and settings.tuning_start is not None:
+        tuning = replace(tuning, start=local(settings.tuning_start))
+    plan = replace(plan, merged=tuple(local(folder) for folder in settings.merged), tuning=tuning)
+    refuse_untrained_rows(plan)
+    return plan
+
+
+def local_folder(storage: Storage, folder: RemoteFolder, scratch: Path, local_rank: int) -> Path:
+    """Return a folder of storage on this node; collective.
 
     A local store is read in place. From an object store the first rank of each node downloads; the others
     of the node wait, then read the same files.
     """
-    if settings.model is None:
-        return settings.base
-    uri = join(settings.model.uri, settings.model.manifest.writer, settings.model.manifest.extra["folder"])
-    if is_local(uri):
-        return local_path(uri)
+    if is_local(folder.uri):
+        return Path(local_path(folder.uri))
     import torch.distributed as dist
 
-    shared = Path(tempfile.gettempdir()) / f"baltoro-base-{settings.model.fingerprint}"
+    shared = Path(tempfile.gettempdir()) / f"baltoro-base-{folder.key}"
     if local_rank == 0 and not (shared / ".complete").exists():
         shutil.rmtree(shared, ignore_errors=True)
-        settings.storage.download_folder(uri, scratch / "base")
+        storage.download_folder(folder.uri, scratch / "base")
         shutil.move(scratch / "base", shared)
         (shared / ".complete").touch()
     dist.barrier()

@@ -19,11 +19,14 @@ from baltoro.core.storage import Storage, join
 from baltoro.data.feed import Feed
 from baltoro.data.order import StepOrder
 from baltoro.data.tokenizer import save_tokenizer
-from baltoro.models.attention import choose_attention
+from baltoro.models.adapters import write_adapter_folder
+from baltoro.models.attention import Attention, choose_attention
 from baltoro.models.export import write_hf_folder
 from baltoro.models.flops import peak_flops, training_flops_per_token
 from baltoro.models.load import ModelPlan, build_model, decoder_blocks, load_weights
+from baltoro.models.shifted_sparse_attention import ShiftedSparseAttention, choose_group_len
 from baltoro.models.weights import combined_digest, digest_folder, digest_stream
+from baltoro.models.windowed_layers import refuse_windowed_layers
 from baltoro.optim.optimizer import build_optimizer
 from baltoro.optim.schedule import build_schedule
 from baltoro.parallel.build import build_strategy
@@ -69,7 +72,7 @@ class TrainResult:
         attempt: number of this attempt.
         world_size: ranks that it ended with.
         resumed_from_step: steps that earlier attempts had done.
-        export_uri: the exported Hugging Face folder.
+        export_uri: the exported Hugging Face folder, or that of the adapter.
         export_files: ``{name: (bytes, sha256)}`` of it.
         export_digest: one SHA-256 over these.
     """
@@ -103,7 +106,7 @@ class _Totals(Hook):
         self.seconds += record.step_seconds
 
 
-def pretrain(
+def train_model(
     *,
     config: TrainConfig,
     plan: ModelPlan,
@@ -121,6 +124,7 @@ def pretrain(
     preempted: SecondsLeft | None = None,
     make_feed: MakeFeed = Feed,
     command_started_at: str | None = None,
+    base_name: str = "",
 ) -> TrainResult:
     """Train a model from its beginning or its last checkpoint to its end, and export it.
 
@@ -145,6 +149,7 @@ def pretrain(
         preempted: asked after each step whether this machine is about to be taken away.
         make_feed: gives the rows; made and used like :class:`~baltoro.data.feed.Feed`.
         command_started_at: when the command was given that this is part of, ISO 8601; kept in the run's head.
+        base_name: what an exported adapter says it was trained on.
 
     Raises:
         ConfigError: batch, length, schedule or parallel degrees do not fit the dataset or the workers.
@@ -168,7 +173,14 @@ def pretrain(
     _check_vocabulary(plan, tokenizer)
     send = report or _report_nothing
     timer = PhaseTimer(device)
-    strategy = set_up_strategy(config, plan, device=device, timer=timer, rank=ranks.rank)
+    strategy = set_up_strategy(
+        config,
+        plan,
+        device=device,
+        timer=timer,
+        rank=ranks.rank,
+        sequence_length=dataset.sequence_length,
+    )
 
     # Claimed only now: whatever is wrong with settings or weights has not cost an attempt.
     claim, head = _claim(ranks, storage, run_uri, identity, command_started_at)
@@ -266,6 +278,7 @@ def pretrain(
             state=state,
             ranks=ranks,
             scratch=scratch,
+            base_name=base_name,
         )
     return TrainResult(
         steps=state.step,
@@ -286,7 +299,13 @@ def pretrain(
 
 
 def set_up_strategy(
-    config: TrainConfig, plan: ModelPlan, *, device: torch.device, timer: PhaseTimer, rank: int
+    config: TrainConfig,
+    plan: ModelPlan,
+    *,
+    device: torch.device,
+    timer: PhaseTimer,
+    rank: int,
+    sequence_length: int,
 ) -> Strategy:
     """Return the strategy of a run with its model in it, weights loaded; collective.
 
@@ -296,6 +315,7 @@ def set_up_strategy(
         device: of this rank.
         timer: counts the phases of a step.
         rank: of this process, whose generators are seeded by it.
+        sequence_length: tokens of a row.
 
     Raises:
         ConfigError: strategy, precision, attention or loss are not what the device or the model can do.
@@ -309,9 +329,7 @@ def set_up_strategy(
         max_gradient_norm=config.optimizer.max_gradient_norm,
         timer=timer,
     )
-    attention = choose_attention(
-        config.attention, device=device, precision=config.precision, config=plan.config
-    )
+    attention = training_attention(config, plan, device, sequence_length)
     model = build_model(plan, attention)
     strategy.setup(
         model,
@@ -321,6 +339,32 @@ def set_up_strategy(
         loss_sum=make_loss_sum(config.loss, attention, device),
     )
     return strategy
+
+
+def training_attention(
+    config: TrainConfig, plan: ModelPlan, device: torch.device, sequence_length: int
+) -> Attention:
+    """Return the attention that a model is trained with.
+
+    Args:
+        config: the run's settings.
+        plan: the model.
+        device: where it computes.
+        sequence_length: tokens of a row.
+
+    Raises:
+        ConfigError: the kernel cannot run there, or the model has layers that groups cannot stand for.
+    """
+    attention = choose_attention(
+        config.attention, device=device, precision=config.precision, config=plan.config
+    )
+    shifted = config.shifted_sparse_attention
+    if shifted is None:
+        return attention
+    refuse_windowed_layers(plan.config, context_tokens=sequence_length, base=str(plan.weights or "the model"))
+    group_len = choose_group_len(sequence_length, ratio=shifted.group_fraction, group_len=shifted.group_len)
+    _logger.info("shifted sparse attention in groups of %d tokens", group_len)
+    return ShiftedSparseAttention(attention.kernel, group_len=group_len)
 
 
 def _validation(
@@ -415,7 +459,11 @@ def _throughput(
         import torch
 
         peak = peak_flops(torch.cuda.get_device_name(device), config.precision)
-    return Throughput(device, training_flops_per_token(plan.config, sequence_length), peak)
+    flops = training_flops_per_token(plan.config, sequence_length)
+    if plan.tuning is not None:
+        # A frozen weight has no gradient of its own: two of the three products of each are left.
+        flops *= 2 / 3
+    return Throughput(device, flops, peak)
 
 
 def _both(first: Report, second: Report) -> Report:
@@ -495,6 +543,7 @@ def _export(
     state: TrainState,
     ranks: Ranks,
     scratch: Path,
+    base_name: str,
 ) -> _Export:
     """Write, upload and publish the export; return its URI, files and digest, on every rank."""
     name = f"export-attempt-{claim.attempt:04d}"
@@ -506,13 +555,23 @@ def _export(
         try:
             if ranks.rank == 0:
                 shutil.rmtree(local, ignore_errors=True)
-            write_hf_folder(
-                local if ranks.rank == 0 else None,
-                plan=plan,
-                parameters=parameters,
-                save_tokenizer=lambda folder: save_tokenizer(tokenizer, folder),
-                dtype=config.precision,
-            )
+            if plan.tuning is None:
+                write_hf_folder(
+                    local if ranks.rank == 0 else None,
+                    plan=plan,
+                    parameters=parameters,
+                    save_tokenizer=lambda folder: save_tokenizer(tokenizer, folder),
+                    dtype=config.precision,
+                )
+            elif ranks.rank == 0:
+                write_adapter_folder(
+                    local,
+                    model=build_model(plan),
+                    tuning=plan.tuning,
+                    parameters=parameters,
+                    base=base_name,
+                    save_tokenizer=lambda folder: save_tokenizer(tokenizer, folder),
+                )
         finally:
             # If writing failed here, the other ranks still wait in the gathers that are left.
             for _ in parameters:
