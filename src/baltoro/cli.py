@@ -105,11 +105,13 @@ def run(recipe: str, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -
     RECIPE is a YAML file, or the name of one that comes with Baltoro (demo). SECTION.KEY=VALUE changes one of
     its values, for example pretrain.steps=20; `baltoro config show RECIPE` lists them all.
     """
+    from baltoro.jobs.runner import last_stage
+
     loaded = load(recipe, overrides)
     if dry_run:
-        _dry_run(loaded, "pretrain", as_json)
+        _dry_run(loaded, last_stage(loaded), as_json)
         return
-    _execute(loaded, "pretrain", as_json, build_parents=True, whole=True)
+    _execute(loaded, last_stage(loaded), as_json, build_parents=True, whole=True)
 
 
 def _dry_run(loaded: Recipe, target: str, as_json: bool) -> None:
@@ -255,6 +257,40 @@ stage_command(tokens, "build", "tokens", "Build the token dataset of RECIPE: tok
 stage_command(
     main, "pretrain", "pretrain", "Train the model of RECIPE on its token dataset, export and register it."
 )
+
+
+@main.group()
+def instructions() -> None:
+    """Papers, knowledge and reviews to examples; people look at them."""
+
+
+stage_command(instructions, "build", "instructions", "Build the instruction set of RECIPE.")
+
+
+@main.command("finetune", help=f"Fine-tune the model of RECIPE, stage after stage.\n\n{_RECIPE_HELP}")
+@recipe_arguments
+@click.option("--stage", "stage_name", default=None, help="End after this stage; default: the last one.")
+@click.option("--no-parents", is_flag=True, help="Refuse, instead of building, when a parent is missing.")
+@click.option("--dry-run", is_flag=True, help="Only say what is done, new or stale, and why.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def finetune(  # noqa: PLR0917  (one per option)
+    recipe: str,
+    overrides: tuple[str, ...],
+    stage_name: str | None,
+    no_parents: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Fine-tune; the help text stands at the command."""
+    from baltoro.jobs.finetune import finetune_target
+
+    loaded = load(recipe, overrides)
+    target = finetune_target(loaded, stage_name)
+    if dry_run:
+        _dry_run(loaded, target, as_json)
+    else:
+        _execute(loaded, target, as_json, build_parents=not no_parents, whole=False)
 
 
 @main.command("verify-resume")

@@ -13,7 +13,7 @@ LAYERS = (
     ("core",),
     ("models", "parallel", "optim"),
     ("checkpoint", "data", "tracking", "papers"),
-    ("train", "corpus"),
+    ("train", "corpus", "instructions", "evaluation"),
     ("jobs",),
     ("cli",),
 )
@@ -25,7 +25,7 @@ RESTRICTED = {
     "mlflow": ("tracking/",),
     "deepspeed": ("parallel/deepspeed.py",),
     "peft": ("models/adapters.py",),
-    "bitsandbytes": ("models/adapters.py", "optim/eight_bit.py", "jobs/doctor.py"),
+    "bitsandbytes": ("models/nf4.py", "optim/eight_bit.py", "jobs/doctor.py"),
 }
 
 

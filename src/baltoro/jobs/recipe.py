@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import model_validator
@@ -23,6 +24,7 @@ from baltoro.core.config import (
     execution,
     load_mapping,
     parse_value,
+    result,
     section,
     set_path,
 )
@@ -30,8 +32,17 @@ from baltoro.core.errors import ConfigError
 from baltoro.core.storage import StorageProfile, absolute_uri, is_local
 from baltoro.corpus.config import CorpusConfig
 from baltoro.data.config import DataConfig, TokenizerConfig
-from baltoro.models.config import ModelConfig
+from baltoro.instructions.formats_config import FilesSource, FormatConfig
+from baltoro.instructions.reviews.config import ReviewsConfig
+from baltoro.instructions.signals.config import SignalsConfig
+from baltoro.models.config import (
+    AdapterConfig,
+    ModelConfig,
+    QuantizationConfig,
+    ShiftedAttentionConfig,
+)
 from baltoro.models.import_base import base_kind
+from baltoro.models.rope_scaling_config import RopeScalingConfig
 from baltoro.tracking.config import TrackingConfig
 from baltoro.train.config import TrainConfig
 
@@ -93,12 +104,147 @@ class PinsConfig(StrictModel):
     corpus: str | None = execution(None, "URI of a corpus artifact")
     tokenizer: str | None = execution(None, "URI of a tokenizer artifact")
     tokens: str | None = execution(None, "URI of a token dataset artifact")
+    instructions: str | None = execution(None, "URI of an instruction set artifact")
+    pretrain: str | None = execution(None, "URI of a run artifact, whose exported model is fine-tuned")
 
 
-class PretrainConfig(TrainConfig):
-    """Continued pretraining on the corpus."""
+class DataTrainConfig(TrainConfig):
+    """A training run together with how its rows are made."""
 
     data: DataConfig = section(DataConfig, "how documents become sequences")
+
+
+class PretrainConfig(DataTrainConfig):
+    """Continued pretraining on the corpus."""
+
+
+class InstructionsConfig(StrictModel):
+    """Instruction data: what is made of papers, knowledge and reviews, and what is there already."""
+
+    signals: SignalsConfig | None = section(
+        lambda: None, "examples restructured from the corpus' papers and from knowledge files"
+    )
+    reviews: ReviewsConfig | None = section(lambda: None, "peer reviews merged into one example per paper")
+    files: tuple[FilesSource, ...] = section(tuple, "instruction data in files, as it is")
+    decisions: str | None = execution(
+        None,
+        "URI of a filled-in review sheet (CSV); its content counts as an input. `baltoro instructions "
+        "review-sheet` writes one",
+        min_length=1,
+    )
+    validation_fraction: float = result(
+        0.02, "part of the papers and files' examples held out; signals have their own", ge=0, lt=0.5
+    )
+    seed: int = result(0, "another seed draws another hold-out", ge=0)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What there is to train on."""
+        return tuple(name for name in ("signals", "reviews", "files") if getattr(self, name))
+
+
+FinetuneSource = Literal[
+    "instructions", "instructions.signals", "instructions.reviews", "instructions.files", "corpus"
+]
+
+
+class FinetuneDataConfig(DataConfig):
+    """Which examples or documents a stage trains on, and how they become rows."""
+
+    sources: tuple[FinetuneSource, ...] = result(
+        ("instructions",),
+        "instructions (all of them) or some of instructions.signals, instructions.reviews and "
+        "instructions.files; or corpus alone, for longer contexts",
+        alias="from",
+        min_length=1,
+    )
+    format: FormatConfig = section(FormatConfig, "how an example is written for the model")
+
+    @property
+    def of_corpus(self) -> bool:
+        """Whether rows are made of the corpus' documents."""
+        return self.sources == ("corpus",)
+
+    @model_validator(mode="after")
+    def _documents_or_examples(self) -> Self:
+        if "corpus" in self.sources and not self.of_corpus:
+            raise ValueError(
+                f"from={list(self.sources)}: rows are made either of documents or of examples; give the "
+                "corpus a stage of its own"
+            )
+        return self
+
+
+Method = Literal["full", "lora", "qlora", "longqlora"]
+
+
+class FinetuneStageConfig(DataTrainConfig):
+    """One stage of fine-tuning; stages run in order, each from where the one before ended."""
+
+    name: str = execution(..., "name of the stage", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    method: Method = result(
+        "lora",
+        "full trains everything; lora an adapter; qlora an adapter on a base in four bits; longqlora the "
+        "same with shifted sparse attention",
+    )
+    data: FinetuneDataConfig = section(FinetuneDataConfig, "what it trains on")
+    adapter: AdapterConfig = section(AdapterConfig, "the adapter, for all methods but full")
+    quantization: QuantizationConfig = section(QuantizationConfig, "the base's four bits")
+    rope_scaling: RopeScalingConfig | None = section(
+        lambda: None, "longer positions from this stage on; null keeps those of the stage before"
+    )
+    start: Literal["carried", "merged"] = result(
+        "carried",
+        "what becomes of the adapter of the stage before: carried trains it further, merged makes it part of "
+        "the base and begins a new one",
+    )
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the base stays frozen."""
+        return self.method != "full"
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the base is in four bits."""
+        return self.method in ("qlora", "longqlora")
+
+    def settled(self) -> FinetuneStageConfig:
+        """Return the same with what its method implies written out."""
+        if self.method != "longqlora" or self.shifted_sparse_attention is not None:
+            return self
+        return self.model_copy(update={"shifted_sparse_attention": ShiftedAttentionConfig()})
+
+
+class FinetuneConfig(StrictModel):
+    """Fine-tuning in stages: the general first, the expert second."""
+
+    base: Literal["pretrain", "model"] = result(
+        "pretrain", "what the first stage starts from: the recipe's pretrained model, or model.base as it is"
+    )
+    stages: tuple[FinetuneStageConfig, ...] = section(tuple, "in order; none leaves fine-tuning out")
+
+    @model_validator(mode="after")
+    def _stage_names_are_unique(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"stages: the name {twice[0]!r} stands twice; give each stage its own")
+        return self
+
+    @model_validator(mode="after")
+    def _carried_adapters_fit(self) -> Self:
+        for before, stage in pairwise(self.stages):
+            if not (before.has_adapter and stage.has_adapter and stage.start == "carried"):
+                continue
+            for what in ("rank", "alpha", "targets", "train"):
+                old, new = getattr(before.adapter, what), getattr(stage.adapter, what)
+                if old != new:
+                    raise ValueError(
+                        f"stages: {stage.name} goes on with the adapter of {before.name}, whose {what} is "
+                        f"{old}, not {new}; make them the same, or set start=merged"
+                    )
+        return self
 
 
 class Recipe(StrictModel):
@@ -117,10 +263,45 @@ class Recipe(StrictModel):
     tokenizer: TokenizerConfig = section(TokenizerConfig, "train a tokenizer, or take the base model's")
     model: ModelConfig = section(ModelConfig, "the model to start from")
     pretrain: PretrainConfig = section(PretrainConfig, "training")
+    instructions: InstructionsConfig = section(InstructionsConfig, "instruction data")
+    finetune: FinetuneConfig = section(FinetuneConfig, "fine-tuning")
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether the recipe's model is pretrained on its corpus."""
+        return self.finetune.base == "pretrain" or not self.finetune.stages
+
+    @property
+    def needs_corpus(self) -> bool:
+        """Whether any stage reads the corpus' papers."""
+        return self.pretrains or any(stage.data.of_corpus for stage in self.finetune.stages)
+
+    @model_validator(mode="after")
+    def _examples_are_made(self) -> Self:
+        for index, stage in enumerate(self.finetune.stages):
+            for source in stage.data.sources:
+                part = source.removeprefix("instructions").removeprefix(".")
+                there = part in self.instructions.parts if part else bool(self.instructions.parts)
+                if source != "corpus" and not there:
+                    raise ValueError(
+                        f"finetune.stages.{index}.data.from: {source} is not made by this recipe; fill in "
+                        f"{source if part else 'instructions.signals, .reviews or .files'}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _signals_have_papers(self) -> Self:
+        signals = self.instructions.signals
+        if signals is not None and not self.corpus.sources and not signals.knowledge:
+            raise ValueError(
+                "instructions.signals: there is nothing to make them of; name papers under corpus.sources, "
+                "or files under instructions.signals.knowledge"
+            )
+        return self
 
     @model_validator(mode="after")
     def _corpus_has_sources(self) -> Self:
-        if not self.corpus.sources and self.pins.corpus is None:
+        if not self.corpus.sources and self.pins.corpus is None and self.needs_corpus:
             raise ValueError(
                 "corpus.sources is empty and pins.corpus is not set; name at least one source of papers, "
                 "or the URI of a corpus artifact"
@@ -230,6 +411,7 @@ def make_absolute(recipe: Recipe, base: Path, environment: Mapping[str, str]) ->
             )
         }
     )
+    instructions = _absolute_instructions(recipe.instructions, base)
     pins = recipe.pins.model_copy(
         update={
             name: resolve_uri(uri, base) for name, uri in recipe.pins.model_dump().items() if uri is not None
@@ -241,10 +423,32 @@ def make_absolute(recipe: Recipe, base: Path, environment: Mapping[str, str]) ->
             "storage": storage,
             "corpus": recipe.corpus.model_copy(update={"sources": sources, "decontaminate": decontaminate}),
             "pins": pins,
+            "instructions": instructions,
             "tracking": recipe.tracking.model_copy(update={"uri": tracking_uri}),
             "model": recipe.model.model_copy(update={"base": absolute_base(recipe.model.base, base)}),
         }
     )
+
+
+def _absolute_instructions(config: InstructionsConfig, base: Path) -> InstructionsConfig:
+    """Return the section with every path made absolute."""
+
+    def moved(model: Any, *names: str) -> Any:
+        if model is None:
+            return None
+        given = {name: uri for name in names if (uri := getattr(model, name)) is not None}
+        return model.model_copy(update={name: resolve_uri(uri, base) for name, uri in given.items()})
+
+    signals, reviews = moved(config.signals, "templates"), moved(config.reviews, "papers", "reviews")
+    if signals is not None:
+        knowledge = tuple(moved(source, "uri") for source in signals.knowledge)
+        signals = signals.model_copy(update={"knowledge": knowledge})
+    if reviews is not None:
+        metadata = moved(reviews.papers_metadata, "uri")
+        reviews = reviews.model_copy(update={"papers_metadata": metadata})
+    files = tuple(moved(source, "uri") for source in config.files)
+    absolute: InstructionsConfig = moved(config, "decisions")
+    return absolute.model_copy(update={"signals": signals, "reviews": reviews, "files": files})
 
 
 PACKAGE_SCHEME = "package:"

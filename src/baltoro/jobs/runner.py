@@ -22,6 +22,9 @@ from baltoro.core.storage import join
 from baltoro.jobs.cluster import connected, given_address, local_cpus
 from baltoro.jobs.corpus import CORPUS
 from baltoro.jobs.extend import BASE, Extension, part_chain
+from baltoro.jobs.finetune import finetune_stage, finetune_stage_name
+from baltoro.jobs.instruction_tokens import rows_stage
+from baltoro.jobs.instructions import INSTRUCTIONS, instructions_parents
 from baltoro.jobs.model import MODEL, MODEL_FOLDER, is_preset
 from baltoro.jobs.pretrain import PRETRAIN
 from baltoro.jobs.recipe import Recipe
@@ -30,12 +33,13 @@ from baltoro.jobs.summary import closing_lines
 from baltoro.jobs.tokenizer import TOKENIZER
 from baltoro.jobs.tokens import TOKENS
 from baltoro.models.load import refuse_long_context
+from baltoro.models.rope_scaling import scale_rope
 from baltoro.tracking.mlflow import StageRun, Tracker
 
 logger = logging.getLogger(__name__)
 
-STAGES: tuple[Stage, ...] = (MODEL, CORPUS, TOKENIZER, TOKENS, PRETRAIN)
-"""Every stage, parents first."""
+STAGES: tuple[Stage, ...] = (MODEL, CORPUS, TOKENIZER, TOKENS, PRETRAIN, INSTRUCTIONS)
+"""The stages that a recipe has at most once, parents first; those of fine-tuning follow."""
 
 Status = Literal["done", "new", "stale", "pinned"]
 
@@ -73,8 +77,32 @@ class PlannedStage:
 
 
 def active_stages(recipe: Recipe) -> tuple[Stage, ...]:
-    """Return the stages a recipe has: one that starts from a preset has no model stage."""
-    return tuple(stage for stage in STAGES if stage is not MODEL or not is_preset(recipe.model.base))
+    """Return the stages a recipe has: one that starts from a preset has no model stage, and so on."""
+    absent = {
+        MODEL: is_preset(recipe.model.base),
+        CORPUS: not recipe.needs_corpus and recipe.tokenizer.origin == "base",
+        TOKENS: not recipe.pretrains,
+        PRETRAIN: not recipe.pretrains,
+        INSTRUCTIONS: not recipe.instructions.parts and recipe.pins.instructions is None,
+    }
+    once = [stage for stage in STAGES if not absent.get(stage, False)]
+    tuned = [
+        made
+        for index in range(len(recipe.finetune.stages))
+        for made in (rows_stage(recipe, index), finetune_stage(recipe, index))
+    ]
+    return (*once, *tuned)
+
+
+def last_stage(recipe: Recipe) -> str:
+    """Return the name of the stage that gives the recipe's model."""
+    stages = recipe.finetune.stages
+    return finetune_stage_name(stages[-1]) if stages else PRETRAIN.name
+
+
+def trains(stage: Stage) -> bool:
+    """Return whether a stage runs training workers."""
+    return stage.kind == "run"
 
 
 def parents_of(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
@@ -82,6 +110,8 @@ def parents_of(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
     names = stage.parents
     if stage is TOKENIZER:
         names = ("model",) if recipe.tokenizer.origin == "base" else ("corpus",)
+    if stage is INSTRUCTIONS:
+        names = instructions_parents(recipe)
     return tuple(name for name in names if name != "model" or not is_preset(recipe.model.base))
 
 
@@ -116,7 +146,9 @@ def plan(context: Context, target: str) -> list[PlannedStage]:
         BaltoroError: whatever a stage refuses of its inputs.
     """
     if given_address(context.recipe) is None:
-        local_cpus(context.recipe, training=target == PRETRAIN.name)
+        local_cpus(
+            context.recipe, training=any(trains(stage) for stage in needed_stages(context.recipe, target))
+        )
     planned: dict[str, PlannedStage] = {}
     for stage in needed_stages(context.recipe, target):
         pin = getattr(context.recipe.pins, stage.name, None)
@@ -240,11 +272,11 @@ def refuse_longer_sequences(context: Context, planned: Mapping[str, PlannedStage
     if model is None or model.artifact is None or "tokens" not in planned:
         return
     uri = model.artifact.uri_of(f"{MODEL_FOLDER}/config.json")
-    refuse_long_context(
-        json.loads(context.storage.read_bytes(uri)),
-        context.recipe.pretrain.data.sequence_length,
-        context.recipe.model.base,
-    )
+    recipe = context.recipe
+    config = json.loads(context.storage.read_bytes(uri))
+    if recipe.model.rope_scaling is not None:
+        config = scale_rope(config, recipe.model.rope_scaling, base=recipe.model.base)
+    refuse_long_context(config, recipe.pretrain.data.sequence_length, recipe.model.base)
 
 
 def describe_plan(planned: Sequence[PlannedStage]) -> str:
@@ -290,7 +322,7 @@ def execute(
     summaries: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         if any(entry.stage.needs_ray for entry in missing):
-            training = any(entry.stage is PRETRAIN for entry in missing)
+            training = any(trains(entry.stage) for entry in missing)
             stack.enter_context(connected(recipe, training=training))
         recipe_run = None
         if missing:

@@ -24,15 +24,17 @@ def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only:
     lines: list[str] = []
     for name, summary in stages.items():
         if only is None or name == only:
-            lines.extend([name, *(f"  {line}" for line in _DESCRIBE[name](summary))])
-    last = stages[only] if only else stages.get("pretrain", {})
+            describe = _DESCRIBE[name.partition("-")[0]]
+            lines.extend([name, *(f"  {line}" for line in describe(summary))])
+    last = stages[only] if only else stages[list(stages)[-1]]
     if last.get("export"):
-        lines.extend(["next", *(f"  {line}" for line in _next_steps(recipe, last["export"]))])
+        lines.extend(["next", *(f"  {line}" for line in _next_steps(recipe, last))])
     return "\n".join(lines)
 
 
-def _next_steps(recipe: Recipe, export: str) -> list[str]:
-    tracking_uri = str(recipe.tracking.uri)
+def _next_steps(recipe: Recipe, summary: Mapping[str, Any]) -> list[str]:
+    tracking_uri, export = str(recipe.tracking.uri), str(summary["export"])
+    run = str(summary["artifact"]).rstrip("/").split("/")[-2]
     look = tracking_uri
     if tracking_uri.startswith("sqlite:"):
         program = "mlflow"
@@ -49,7 +51,7 @@ def _next_steps(recipe: Recipe, export: str) -> list[str]:
         f"look at the run:   {look}",
         *fetch,
         f"load the model:    AutoModelForCausalLM.from_pretrained({folder!r})",
-        f"prove the run:     baltoro verify-resume --run {recipe.name} "
+        f"prove the run:     baltoro verify-resume --run {run} "
         f"storage.root={shlex.quote(recipe.storage.root)}",
     ]
 
@@ -136,6 +138,16 @@ def _tokens(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _instructions(summary: Mapping[str, Any]) -> list[str]:
+    tasks = ", ".join(f"{count:,} {task}" for task, count in summary["by_task"].items())
+    rejected = sum(summary["rejected"].values())
+    return [
+        f"{summary['examples']:,} examples: {tasks}",
+        f"{rejected:,} candidates left out, with their reasons in rejects.parquet",
+        str(summary["artifact"]),
+    ]
+
+
 def _pretrain(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{summary['steps']} steps, {summary['tokens_seen']:,} tokens, "
@@ -164,4 +176,6 @@ _DESCRIBE: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "tokenizer": _tokenizer,
     "tokens": _tokens,
     "pretrain": _pretrain,
+    "instructions": _instructions,
+    "finetune": _pretrain,
 }

@@ -43,6 +43,8 @@ from baltoro.jobs.token_passes import (
 from baltoro.jobs.tokenizer import corpus_parts
 from baltoro.tracking.mlflow import StageRun, Tracker
 
+_DATA_FIELDS = frozenset(DataConfig.model_fields) - {"mixture"}
+
 
 def check_mixture(context: Context) -> None:
     """Refuse a mixture of sources that the recipe does not have, or that added papers cannot keep.
@@ -59,9 +61,16 @@ def check_mixture(context: Context) -> None:
 
 def tokens_inputs(context: Context) -> dict[str, Any]:
     """Return what identifies a token dataset beyond corpus and tokenizer."""
+    return tokens_inputs_of(context.recipe.pretrain.data, context.recipe.pretrain.epochs)
+
+
+def tokens_inputs_of(config: DataConfig, epochs: int) -> dict[str, Any]:
+    """Return what identifies rows of documents; who trains on them makes no difference."""
+    fields = {name: value for name, value in result_fields(config).items() if name in _DATA_FIELDS}
     return {
-        **result_fields(context.recipe.pretrain.data, "pretrain.data."),
-        "pretrain.epochs": context.recipe.pretrain.epochs,
+        **{f"pretrain.data.{name}": value for name, value in fields.items()},
+        **result_fields(config.mixture, "pretrain.data.mixture."),
+        "pretrain.epochs": epochs,
     }
 
 
@@ -82,14 +91,30 @@ def build_tokens(
         ConfigError: the mixture cannot be kept when documents are added.
         ArtifactError: the base was made in another way.
     """
-    config = context.recipe.pretrain.data
+    config = context.recipe.pretrain
+    return build_tokens_of(context, config.data, config.epochs, parents, writer, run)
+
+
+def build_tokens_of(  # noqa: PLR0917  (each is a thing of its own that the caller has at hand)
+    context: Context,
+    config: DataConfig,
+    epochs: int,
+    parents: Mapping[str, Artifact],
+    writer: ArtifactWriter,
+    run: StageRun,
+) -> StageOutput:
+    """Build as :func:`build_tokens` does, with the settings of whoever trains on the rows.
+
+    Raises:
+        InputError: the corpus has no training document.
+        ConfigError: the mixture cannot be kept when documents are added.
+        ArtifactError: the base was made in another way.
+    """
     corpus, tokenizer, base = parents["corpus"], parents["tokenizer"], parents.get(BASE)
     if base is not None:
         check_base(base, tokenizer, config)
     writer.adopt_folder(work_folder(config, corpus), shared=True)
-    part = build_part(
-        context.storage, writer, config, corpus, tokenizer, base, context.recipe.pretrain.epochs
-    )
+    part = build_part(context.storage, writer, config, corpus, tokenizer, base, epochs)
     return tokens_output(config, part, base, run)
 
 

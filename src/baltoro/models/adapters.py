@@ -245,6 +245,7 @@ class Adapter:
         quantization: of the base it was trained on; ``None`` if that was not in four bits.
         quantized: names of the layers that were in four bits.
         base: what the base was, as whoever wrote it named it.
+        config: of the model as it was trained.
     """
 
     settings: AdapterConfig
@@ -253,6 +254,7 @@ class Adapter:
     quantization: QuantizationConfig | None
     quantized: frozenset[str]
     base: str
+    config: Mapping[str, Any]
 
     def applied(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """Return what a parameter of the base is with the adapter in it.
@@ -296,6 +298,7 @@ def write_adapter_folder(
     tuning: Tuning,
     parameters: Iterable[tuple[str, torch.Tensor]],
     base: str,
+    config: Mapping[str, Any],
     save_tokenizer: Callable[[Path], None],
 ) -> None:
     """Write an adapter as peft reads it, with its tokenizer; values in float32, as they were trained.
@@ -306,6 +309,7 @@ def write_adapter_folder(
         tuning: what was trained.
         parameters: name and whole CPU tensor of every trained parameter.
         base: what it was trained on, for people and for peft.
+        config: of the model as it was trained, stretched positions and all.
         save_tokenizer: writes the tokenizer's files into a folder.
 
     Raises:
@@ -329,7 +333,7 @@ def write_adapter_folder(
             modules.add(stored.rpartition(".")[0].rpartition(".")[2])
         tensors[_PEFT_PREFIX + stored] = value.float().contiguous()
     quantized = sorted(name for name, module in model.named_modules() if isinstance(module, Nf4Linear))
-    config = LoraConfig(
+    settings = LoraConfig(
         r=tuning.adapter.rank,
         lora_alpha=tuning.adapter.alpha,
         lora_dropout=tuning.adapter.dropout,
@@ -344,10 +348,11 @@ def write_adapter_folder(
         "adapter": tuning.adapter.model_dump(mode="json"),
         "quantization": tuning.quantization and tuning.quantization.model_dump(mode="json"),
         "quantized_layers": [plain_name(f"{name}.").rstrip(".") for name in quantized],
+        "config": dict(config),
     }
     try:
         save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
-        config.save_pretrained(str(folder))
+        settings.save_pretrained(str(folder))
         (folder / OWN_FILE).write_text(json.dumps(own, indent=1) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise StorageError(
@@ -368,7 +373,7 @@ def read_adapter(folder: Path) -> Adapter:
     try:
         own = json.loads((folder / OWN_FILE).read_text(encoding="utf-8"))
         tensors = load_file(folder / ADAPTER_FILE)
-        quantization = own["quantization"]
+        quantization, _ = own["quantization"], own["config"]
         settings = AdapterConfig(**own["adapter"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(
@@ -394,4 +399,5 @@ def read_adapter(folder: Path) -> Adapter:
         quantization=quantization and QuantizationConfig(**quantization),
         quantized=frozenset(own["quantized_layers"]),
         base=own["base"],
+        config=own["config"],
     )

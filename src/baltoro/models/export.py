@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from baltoro.models.load import ModelPlan, build_model
+from baltoro.models.load import ModelPlan, base_values, build_model
 from baltoro.models.weights import combined_digest, digest_folder, write_weights
 
 if TYPE_CHECKING:
@@ -67,6 +67,35 @@ def write_hf_folder(
     tokenizer_folder.mkdir(parents=True)
     save_tokenizer(tokenizer_folder)
     _write_mlmodel(folder, model, dtype)
+
+
+def write_merged_folder(
+    folder: Path, *, plan: ModelPlan, save_tokenizer: Callable[[Path], None], dtype: str
+) -> None:
+    """Write a base with its adapters in it as a plain Hugging Face folder; one tensor in memory at a time.
+
+    Args:
+        folder: created.
+        plan: the base and the adapters that belong to it; nothing is trained beside it.
+        save_tokenizer: writes the tokenizer's files into a folder.
+        dtype: ``float32`` or ``bfloat16``, of the written weights.
+
+    Raises:
+        InputError: the base or an adapter cannot be read, or they do not fit each other.
+        StorageError: the disk refuses or is full.
+    """
+    model = build_model(plan)
+    model.tie_weights()
+    with base_values(model, plan) as value_of:
+        write_hf_folder(
+            folder,
+            plan=plan,
+            parameters=(
+                (name, value_of(name, tuple(parameter.shape))) for name, parameter in model.named_parameters()
+            ),
+            save_tokenizer=save_tokenizer,
+            dtype=dtype,
+        )
 
 
 def _name_rope_theta(path: Path) -> None:

@@ -171,9 +171,9 @@ def refuse_untrained_rows(plan: ModelPlan) -> None:
         return
     if plan.vocabulary.grows:
         raise ConfigError(
-            "adapter.train: the tokenizer has tokens that the base was not trained with, and an adapter "
-            "leaves their embeddings as they begin; set adapter.train=[embeddings], tokenizer.add_tokens=none "
-            "or method=full"
+            "adapter.train: the tokenizer has tokens that the base was not trained with, and an "
+            "adapter leaves their embeddings as they begin; set adapter.train=[embeddings], "
+            "tokenizer.add_tokens=none or method=full"
         )
 
 

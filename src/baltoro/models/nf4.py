@@ -12,6 +12,7 @@ evaluation on some CPUs, after which gradients are wrong without a word.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +173,8 @@ def _values_of_scales(device: torch.device) -> torch.Tensor:
 
 
 def _functional() -> Any:
+    # It warns that a kernel for inference on CPUs is absent, which is not used here.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         from bitsandbytes import functional
     except ImportError as error:

@@ -570,6 +570,7 @@ def _export(
                     tuning=plan.tuning,
                     parameters=parameters,
                     base=base_name,
+                    config=plan.config,
                     save_tokenizer=lambda folder: save_tokenizer(tokenizer, folder),
                 )
         finally:

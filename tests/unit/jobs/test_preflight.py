@@ -17,7 +17,14 @@ from baltoro.data.order import StepOrder
 from baltoro.jobs.model import MODEL_FOLDER
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.stages import Context
-from baltoro.jobs.training.preflight import check_dataset, check_node, check_run, check_settings, split_of
+from baltoro.jobs.training.preflight import (
+    check_dataset,
+    check_node,
+    check_run,
+    check_settings,
+    pretraining,
+    split_of,
+)
 from baltoro.testing.training_jobs import LENGTH, tiny_recipe, write_rows, write_tokenizer
 
 STEPS = 4
@@ -106,7 +113,7 @@ SETTINGS = {
 def test_settings_that_no_dataset_would_make_right_are_refused(tmp_path, name):
     refusal = SETTINGS[name]
     with pytest.raises(ConfigError) as caught:
-        check_settings(recipe_with(tmp_path, **refusal.sections))
+        check_settings(pretraining(recipe_with(tmp_path, **refusal.sections)))
     for part in refusal.says:
         assert part in caught.value.message
 
@@ -127,10 +134,10 @@ def test_values_out_of_range_do_not_make_a_recipe(tmp_path, changes, says):
 
 
 def test_good_settings_pass_and_elastic_workers_split_unevenly(tmp_path):
-    check_settings(recipe_with(tmp_path))
+    check_settings(pretraining(recipe_with(tmp_path)))
     elastic = recipe_with(tmp_path, cluster={"workers": 3, "min_workers": 1})
-    check_settings(elastic)
-    assert split_of(elastic, StepOrder(0, LENGTH, 256)).accumulation == 2
+    check_settings(pretraining(elastic))
+    assert split_of(pretraining(elastic), StepOrder(0, LENGTH, 256)).accumulation == 2
     assert elastic.cluster.elastic
     assert not recipe_with(tmp_path, cluster={"workers": 2, "min_workers": 2}).cluster.elastic
 
@@ -149,7 +156,7 @@ def run_check(tmp_path) -> Callable[..., StepOrder]:
         context = Context(recipe_with(tmp_path, **sections))
         identity = identity or RunIdentity("settings", ("rows",))
         parents = {"tokenizer": tokenizer} | ({"model": model} if model is not None else {})
-        return check_run(context, parents, train, (), run_uri, identity)
+        return check_run(context, pretraining(context.recipe), parents, train, (), run_uri, identity)
 
     return check
 

@@ -14,22 +14,25 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from baltoro.checkpoint.head import Head, RunIdentity, read_head
 from baltoro.core.artifacts import Artifact
 from baltoro.core.errors import ArtifactError, ConfigError, PlatformError
 from baltoro.core.storage import Storage, join
-from baltoro.data.config import DataConfig
 from baltoro.data.order import Split, StepOrder
 from baltoro.data.shards import ShardFile, TokenDataset
 from baltoro.jobs.cluster import given_address
 from baltoro.jobs.model import MODEL_FOLDER
-from baltoro.jobs.recipe import Recipe
+from baltoro.jobs.recipe import DataTrainConfig, FinetuneDataConfig, Recipe
 from baltoro.jobs.stages import Context
 from baltoro.jobs.training.failures import ATTEMPT_FOLDER, FAILURES_FOLDER
 from baltoro.models.attention import choose_attention
 from baltoro.models.load import refuse_long_context
-from baltoro.models.presets import PRESETS
+from baltoro.models.presets import PRESETS, preset_config
+from baltoro.models.rope_scaling import scale_rope
+from baltoro.models.rope_scaling_config import RopeScalingConfig
 from baltoro.optim.schedule import build_schedule
 from baltoro.parallel.build import refuse_contradictions, refuse_missing_dtype
 from baltoro.parallel.mesh import resolve_degrees
@@ -42,19 +45,41 @@ _NODE_SECONDS = 300.0
 _logger = logging.getLogger(__name__)
 
 
-def check_settings(recipe: Recipe) -> None:
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A part of a recipe that trains.
+
+    Attributes:
+        recipe: the whole.
+        config: of this training.
+        section: where its settings stand.
+        rope_scaling: how the positions of ``model.base`` are stretched in it.
+    """
+
+    recipe: Recipe
+    config: DataTrainConfig
+    section: str
+    rope_scaling: RopeScalingConfig | None = None
+
+
+def pretraining(recipe: Recipe) -> Training:
+    """Return the pretraining of a recipe."""
+    return Training(recipe, recipe.pretrain, "pretrain", recipe.model.rope_scaling)
+
+
+def check_settings(training: Training) -> None:
     """Check what the recipe alone tells: batch, layout, positions, and a schedule whose length is given.
 
     Raises:
         ConfigError: with the setting, its value, what is allowed and what to do.
     """
-    config = recipe.pretrain
-    with _settings_of("pretrain"):
+    config = training.config
+    with _settings_of(training.section):
         order = StepOrder(0, config.data.sequence_length, config.global_batch_tokens)
-        split_of(recipe, order)
-        _check_layout(recipe)
-        _check_optimizer(recipe)
-        _check_preset(recipe)
+        split_of(training, order)
+        _check_layout(training)
+        _check_optimizer(training)
+        _check_preset(training)
         given = config.steps or (config.tokens is not None and config.tokens // config.global_batch_tokens)
         if given:
             _check_schedule(config, min(given, config.max_steps or given))
@@ -67,40 +92,40 @@ def _settings_of(section: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         named = re.match(r"[a-z_]+(?=[.=])", error.message)
-        if named is not None and named[0] in TrainConfig.model_fields:
+        if named is not None and named[0] in (*TrainConfig.model_fields, "adapter", "rope_scaling"):
             raise ConfigError(f"{section}.{error.message}") from error
-        if named is not None and named[0] in DataConfig.model_fields:
+        if named is not None and named[0] in FinetuneDataConfig.model_fields:
             raise ConfigError(f"{section}.data.{error.message}") from error
         raise
 
 
-def _check_optimizer(recipe: Recipe) -> None:
-    config = recipe.pretrain
+def _check_optimizer(training: Training) -> None:
+    config = training.config
     if config.strategy != "deepspeed":
         return
     if config.optimizer.name != "adamw":
         raise ConfigError(
-            f"pretrain.optimizer.name={config.optimizer.name}: strategy=deepspeed keeps moments in "
+            f"optimizer.name={config.optimizer.name}: strategy=deepspeed keeps moments in "
             "partitions of its own, which only adamw knows; set optimizer.name to adamw, or "
             "strategy to fsdp2 or ddp"
         )
     if importlib.util.find_spec("deepspeed") is None:
         raise PlatformError(
-            "pretrain.strategy=deepspeed: the package is not installed; install the extra with `pip install "
-            "'baltoro[deepspeed]'`, or set strategy to fsdp2"
+            f"{training.section}.strategy=deepspeed: the package is not installed; install the extra with "
+            "`pip install 'baltoro[deepspeed]'`, or set strategy to fsdp2"
         )
 
 
-def split_of(recipe: Recipe, order: StepOrder) -> Split:
+def split_of(training: Training, order: StepOrder) -> Split:
     """Return how a step is cut for all of the recipe's workers.
 
     Raises:
         ConfigError: it cannot be.
     """
-    cluster, micro_batch = recipe.cluster, recipe.pretrain.micro_batch
+    cluster, micro_batch = training.recipe.cluster, training.config.micro_batch
     if cluster.elastic and order.rows_per_step < cluster.workers:
         raise ConfigError(
-            f"pretrain.global_batch_tokens={order.global_batch_tokens} is {order.rows_per_step} rows of "
+            f"global_batch_tokens={order.global_batch_tokens} is {order.rows_per_step} rows of "
             f"{order.sequence_length} tokens, fewer than cluster.workers={cluster.workers}: some would have "
             f"nothing to do; lower cluster.workers to at most {order.rows_per_step}, or set "
             f"global_batch_tokens to at least {cluster.workers * order.sequence_length}"
@@ -110,6 +135,7 @@ def split_of(recipe: Recipe, order: StepOrder) -> Split:
 
 def check_run(  # noqa: PLR0917  (each is a thing of its own that the caller has at hand)
     context: Context,
+    training: Training,
     parents: Mapping[str, Artifact],
     train_files: Sequence[ShardFile],
     validation_files: Sequence[ShardFile],
@@ -120,6 +146,7 @@ def check_run(  # noqa: PLR0917  (each is a thing of its own that the caller has
 
     Args:
         context: the recipe and its storage.
+        training: what is trained.
         parents: the artifacts that training reads.
         train_files: the dataset's shards.
         validation_files: shards of the validation split.
@@ -130,8 +157,8 @@ def check_run(  # noqa: PLR0917  (each is a thing of its own that the caller has
         ConfigError: batch, length, schedule or sequence length do not fit the dataset or the model.
         ArtifactError: another tokenizer made the dataset, or the run was started with another dataset.
     """
-    recipe, config = context.recipe, context.recipe.pretrain
-    with _settings_of("pretrain"):
+    config = training.config
+    with _settings_of(training.section):
         rows = sum(file.rows for file in train_files)
         order = StepOrder(rows, config.data.sequence_length, config.global_batch_tokens)
         _check_schedule(config, total_steps(config, order))
@@ -142,13 +169,13 @@ def check_run(  # noqa: PLR0917  (each is a thing of its own that the caller has
         sequence_length=config.data.sequence_length,
         tokenizer_fingerprint=parents["tokenizer"].manifest.extra.get("tokenizer_fingerprint"),
     )
-    with _settings_of("pretrain"):
-        _check_positions(context, parents.get("model"))
+    with _settings_of(training.section):
+        _check_positions(context, training, parents.get("model"))
     head = read_head(context.storage, run_uri)
     if head is not None:
         identity.check_continues(head.identity, run_uri)
         _tell_of_open_attempt(context.storage, run_uri, head)
-    context.storage.probe(recipe.storage.root)
+    context.storage.probe(context.recipe.storage.root)
     return order
 
 
@@ -208,7 +235,7 @@ def check_dataset(
                 )
 
 
-def check_workers(context: Context, run_uri: str) -> None:
+def check_workers(context: Context, training: Training, run_uri: str) -> None:
     """Check on a node of the cluster what only a node can tell; of a local Ray on CPU this machine can tell.
 
     Raises:
@@ -221,7 +248,7 @@ def check_workers(context: Context, run_uri: str) -> None:
 
     task = ray.remote(check_node).options(num_cpus=0, num_gpus=int(recipe.cluster.use_gpu), max_retries=1)
     ray.get(
-        task.remote(context.storage, run_uri, recipe.pretrain.precision, recipe.cluster.use_gpu),
+        task.remote(context.storage, run_uri, training.config.precision, recipe.cluster.use_gpu),
         timeout=_NODE_SECONDS,
     )
 
@@ -240,9 +267,9 @@ def check_node(storage: Storage, run_uri: str, precision: Precision, use_gpu: bo
         refuse_missing_dtype(precision, torch.device("cuda", 0))
 
 
-def _check_layout(recipe: Recipe) -> None:
+def _check_layout(training: Training) -> None:
     """Refuse parallel degrees and strategy settings that do not fit each other or the workers."""
-    cluster, config = recipe.cluster, recipe.pretrain
+    cluster, config = training.recipe.cluster, training.config
     refuse_contradictions(config.strategy, config.parallel, device_type="cuda" if cluster.use_gpu else "cpu")
     if cluster.elastic and (config.parallel.dp_replicate > 1 or config.parallel.dp_shard is not None):
         given = (
@@ -283,18 +310,25 @@ def _check_schedule(config: TrainConfig, steps: int) -> None:
     )
 
 
-def _check_positions(context: Context, model: Artifact | None) -> None:
+def _check_positions(context: Context, training: Training, model: Artifact | None) -> None:
     """Refuse rows longer than a base model reads; one that was staged just now could not tell earlier."""
     if model is None:
         return
     config = json.loads(context.storage.read_bytes(model.uri_of(f"{MODEL_FOLDER}/config.json")))
-    recipe = context.recipe
-    refuse_long_context(config, recipe.pretrain.data.sequence_length, recipe.model.base)
+    base = context.recipe.model.base
+    if training.rope_scaling is not None:
+        config = scale_rope(config, training.rope_scaling, base=base)
+    refuse_long_context(config, training.config.data.sequence_length, base)
 
 
-def _check_preset(recipe: Recipe) -> None:
-    """Refuse rows longer than the positions of a preset that learns them; rotary ones have no end."""
-    preset = PRESETS.get(recipe.model.base)
-    if preset is not None and preset.family == "opt":
-        positions = {"max_position_embeddings": preset.context_tokens}
-        refuse_long_context(positions, recipe.pretrain.data.sequence_length, recipe.model.base)
+def _check_preset(training: Training) -> None:
+    """Refuse rows longer than a preset's learned or stretched positions; rotary ones have no own end."""
+    base, scaling = training.recipe.model.base, training.rope_scaling
+    preset = PRESETS.get(base)
+    if preset is None or (preset.family != "opt" and scaling is None):
+        return
+    positions: dict[str, Any] = {"max_position_embeddings": preset.context_tokens}
+    if scaling is not None:
+        config = preset_config(base, vocabulary_size=1, sequence_length=preset.context_tokens).to_dict()
+        positions = scale_rope(config, scaling, base=base)
+    refuse_long_context(positions, training.config.data.sequence_length, base)

@@ -1,0 +1,507 @@
+"""The instructions stage: papers, knowledge, reviews and files → one set of examples, with its rejects.
+
+The artifact holds ``examples.parquet`` (:data:`EXAMPLES_SCHEMA`), ``rejects.parquet`` and, of reviews, the
+picture of their lengths. Each part of the set can be trained on alone; which format a model reads them in is
+decided by the stage that trains.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from baltoro.core.artifacts import Artifact, ArtifactWriter
+from baltoro.core.config import result_fields
+from baltoro.core.errors import InputError
+from baltoro.core.storage import Storage, digest_of, join
+from baltoro.corpus.cleaning import clean_paper
+from baltoro.corpus.cleaning.config import CleanConfig
+from baltoro.corpus.config import CorpusConfig
+from baltoro.corpus.documents import read_records
+from baltoro.corpus.listing import Chunk, chunk_listings
+from baltoro.corpus.work import STAGING, Task, WorkArea, parquet_bytes
+from baltoro.instructions.example import EXAMPLE_SCHEMA, Example, examples_from_table, examples_to_table
+from baltoro.instructions.splits import split_of
+from baltoro.jobs.corpus import load_metadata
+from baltoro.jobs.recipe import InstructionsConfig, Recipe
+from baltoro.jobs.stages import Context, Stage, StageOutput, remove_staging
+from baltoro.jobs.tokens import run_tasks
+from baltoro.papers.metadata import MetadataTable
+from baltoro.papers.schema import REJECT_SCHEMA, Paper, Reject
+from baltoro.tracking.mlflow import StageRun, Tracker
+
+if TYPE_CHECKING:
+    from baltoro.instructions.reviews.build import Pairs
+    from baltoro.instructions.reviews.config import ReviewsConfig
+    from baltoro.instructions.signals.config import SignalsConfig
+    from baltoro.instructions.signals.knowledge.concepts import Knowledge
+    from baltoro.instructions.signals.knowledge.entities import Vocabulary
+    from baltoro.instructions.signals.templates import Templates
+
+EXAMPLES_FILE, REJECTS_FILE, COUNTS_FILE = "examples.parquet", "rejects.parquet", "counts.json"
+
+EXAMPLES_SCHEMA = pa.schema([*EXAMPLE_SCHEMA, ("part", pa.string()), ("split", pa.string())])
+"""Examples, the part of the recipe that made them (``signals``, ``reviews``, ``files``), and their split."""
+
+ANSWERS_FOLDER = "review-answers"
+"""Under the storage root: what endpoints were paid for, kept for every later build."""
+
+
+def instructions_inputs(context: Context) -> dict[str, Any]:
+    """Return what identifies a set: its settings, and everything it is made of by content.
+
+    Raises:
+        InputError: something that the recipe names is not there.
+    """
+    config, storage = context.recipe.instructions, context.storage
+
+    def content(setting: str, uri: str) -> str:
+        single = storage.stat(uri)
+        objects = [single] if single is not None else list(storage.list(uri))
+        if not objects:
+            raise InputError(
+                f"{setting}: {uri} is not there, or empty; give a file, a folder or an s3:// prefix"
+            )
+        return digest_of(objects)
+
+    inputs = result_fields(config, "instructions.")
+    if config.signals is not None:
+        if context.recipe.corpus.sources:
+            inputs |= result_fields(context.recipe.corpus.clean, "corpus.clean.")
+            for index, listing in enumerate(context.whole_listings):
+                inputs[f"corpus.sources.{index}.name"] = listing.source.name
+                inputs[f"corpus.sources.{index}.listing"] = listing.digest()
+        for index, source in enumerate(config.signals.knowledge):
+            setting = f"instructions.signals.knowledge.{index}"
+            inputs[f"{setting}.content"] = content(f"{setting}.uri", source.uri)
+        if config.signals.templates is not None:
+            inputs["instructions.signals.templates"] = content(
+                "instructions.signals.templates", config.signals.templates
+            )
+    if config.reviews is not None:
+        inputs |= result_fields(context.recipe.corpus.clean, "corpus.clean.")
+        for name in ("papers", "reviews"):
+            if (uri := getattr(config.reviews, name)) is not None:
+                inputs[f"instructions.reviews.{name}"] = content(f"instructions.reviews.{name}", uri)
+        if (metadata := config.reviews.papers_metadata) is not None:
+            inputs["instructions.reviews.papers_metadata.content"] = content(
+                "instructions.reviews.papers_metadata.uri", metadata.uri
+            )
+    for index, file in enumerate(config.files):
+        setting = f"instructions.files.{index}"
+        inputs[f"{setting}.content"] = content(f"{setting}.uri", file.uri)
+    if config.decisions is not None:
+        inputs["instructions.decisions"] = content("instructions.decisions", config.decisions)
+    return inputs
+
+
+@dataclass
+class InstructionSet:
+    """What the parts of a build add up to.
+
+    Attributes:
+        examples: by part.
+        rejects: of all parts.
+        counts: of the steps of each part, for people.
+        pictures: PNG by name.
+    """
+
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+    rejects: list[Reject] = field(default_factory=list)
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pictures: dict[str, bytes] = field(default_factory=dict)
+
+    def add(
+        self, part: str, examples: Sequence[Example], rejects: Iterable[Reject], counts: Mapping[str, Any]
+    ) -> None:
+        """Add a part."""
+        self.examples[part] = list(examples)
+        self.rejects += rejects
+        self.counts[part] = dict(counts)
+
+
+def build_instructions(
+    context: Context, parents: Mapping[str, Artifact], writer: ArtifactWriter, run: StageRun
+) -> StageOutput:
+    """Make every part of the set, apply what people have decided, and write it.
+
+    Raises:
+        InputError: papers and reviews do not belong together, a file cannot be read, or nothing is left.
+    """
+    config = context.recipe.instructions
+    writer.adopt_folder(f"b-{writer.fingerprint}", shared=True)
+    made = InstructionSet()
+    if config.signals is not None:
+        add_signals(context, config.signals, WorkArea(context.storage, writer.uri_for(STAGING)), made)
+    if config.reviews is not None:
+        add_reviews(context, config.reviews, parents["tokenizer"], made)
+    if config.files:
+        add_files(context, config, made)
+    if config.decisions is not None:
+        decide(context, config.decisions, made)
+    refuse_repeated_ids(made)
+    tables = [
+        with_place(examples, part, context.recipe.instructions) for part, examples in made.examples.items()
+    ]
+    examples = pa.concat_tables([EXAMPLES_SCHEMA.empty_table(), *tables]).combine_chunks()
+    if not examples.num_rows:
+        reasons = Counter(reject.reason for reject in made.rejects).most_common(3)
+        told = (
+            ", ".join(f"{count} {reason}" for reason, count in reasons) or "there was nothing to make them of"
+        )
+        raise InputError(f"instructions: not one example is left ({told}); look at the settings of its parts")
+    rejects = pa.Table.from_pylist([_reject_row(reject) for reject in made.rejects], schema=REJECT_SCHEMA)
+    writer.write_file(EXAMPLES_FILE, parquet_bytes(examples), rows=examples.num_rows)
+    writer.write_file(REJECTS_FILE, parquet_bytes(rejects), rows=rejects.num_rows)
+    writer.write_file(COUNTS_FILE, (json.dumps(made.counts, indent=1) + "\n").encode())
+    for name, picture in made.pictures.items():
+        writer.write_file(name, picture)
+        run.log_bytes(picture, name)
+    run.log_bytes(json.dumps(made.counts, indent=1).encode(), COUNTS_FILE)
+    by_task = Counter(examples.column("task").to_pylist())
+    rejected = Counter(reject.reason for reject in made.rejects)
+    splits = Counter(examples.column("split").to_pylist())
+    run.log_metrics({f"instructions/{split}_examples": count for split, count in splits.items()})
+    return StageOutput(
+        counts={"examples": examples.num_rows, "rejected": rejects.num_rows, **splits},
+        summary={
+            "examples": examples.num_rows,
+            "by_task": dict(sorted(by_task.items())),
+            "by_part": {part: len(found) for part, found in made.examples.items()},
+            "rejected": dict(rejected.most_common()),
+            "splits": dict(sorted(splits.items())),
+            **({"decisions": made.counts["decisions"]} if "decisions" in made.counts else {}),
+        },
+        extra={"parts": sorted(made.examples)},
+    )
+
+
+def with_place(examples: Sequence[Example], part: str, config: InstructionsConfig) -> pa.Table:
+    """Return examples in :data:`EXAMPLES_SCHEMA`, each with its split; examples of one origin share one."""
+    drawn = config.signals if part == "signals" and config.signals is not None else config
+    splits = [
+        split_of(example.origin, seed=drawn.seed, validation_fraction=drawn.validation_fraction)
+        for example in examples
+    ]
+    table = examples_to_table(examples)
+    return table.append_column("part", pa.array([part] * len(examples), pa.string())).append_column(
+        "split", pa.array(splits, pa.string())
+    )
+
+
+def refuse_repeated_ids(made: InstructionSet) -> None:
+    """Refuse two examples of one name, which decisions and rejects could not tell apart.
+
+    Raises:
+        InputError: names one.
+    """
+    seen: Counter[str] = Counter(
+        example.example_id for examples in made.examples.values() for example in examples
+    )
+    twice = [name for name, count in seen.items() if count > 1]
+    if twice:
+        raise InputError(
+            f"instructions: {len(twice)} examples share their name with another, first {twice[0]!r}; give "
+            "sources and files names of their own"
+        )
+
+
+def _reject_row(reject: Reject) -> dict[str, str]:
+    return {name: getattr(reject, name) for name in REJECT_SCHEMA.names}
+
+
+# --------------------------------------------------------------------------------------------------
+# Signals
+
+
+@dataclass(frozen=True)
+class SignalsTask(Task):
+    """The examples of the papers of one chunk, before caps and weights of the whole set.
+
+    Attributes:
+        area: where they are written.
+        storage: reads the papers.
+        corpus: how papers are read and cleaned.
+        signals: which examples are made.
+        templates: how they are worded.
+        vocabulary: terms that are found in papers; ``None`` without knowledge.
+        metadata: tables of the sources.
+        chunks: the papers' files.
+    """
+
+    area: WorkArea
+    storage: Storage
+    corpus: CorpusConfig
+    signals: SignalsConfig
+    templates: Templates
+    vocabulary: Vocabulary | None
+    metadata: Mapping[str, MetadataTable]
+    chunks: tuple[Chunk, ...]
+
+    def run(self, index: int) -> None:
+        """Make the examples of one chunk; rejects stand in the same file, below the examples."""
+        from baltoro.instructions.signals.build import paper_examples
+
+        examples: list[Example] = []
+        rejects: list[Reject] = []
+        for paper in self._papers(self.chunks[index], rejects):
+            found, refused = paper_examples(
+                paper, self.signals, templates=self.templates, vocabulary=self.vocabulary
+            )
+            examples += found
+            rejects += refused
+        refused_rows = pa.Table.from_pylist([_reject_row(reject) for reject in rejects], schema=REJECT_SCHEMA)
+        self.area.write("signals-rejects", index, refused_rows)
+        self.area.write("signals", index, examples_to_table(examples))
+
+    def _papers(self, chunk: Chunk, rejects: list[Reject]) -> Iterator[Paper]:
+        source = self.corpus.sources[chunk.source_index]
+        for entry in chunk.objects:
+            for record in read_records(entry, source, self.corpus, self.storage, self.metadata):
+                if isinstance(record, Reject):
+                    rejects.append(record)
+                    continue
+                clean_paper(record, self.corpus.clean)
+                yield record
+
+
+def add_signals(context: Context, config: SignalsConfig, area: WorkArea, made: InstructionSet) -> None:
+    """Add the examples restructured from papers and knowledge.
+
+    Raises:
+        InputError: a knowledge or template file cannot be read.
+        ConfigError: a template lacks a slot.
+    """
+    from baltoro.instructions.signals.build import Selection, count_tasks, knowledge_examples, select
+    from baltoro.instructions.signals.knowledge.entities import Vocabulary
+    from baltoro.instructions.signals.knowledge.read import read_knowledge
+    from baltoro.instructions.signals.templates import load_templates
+
+    storage, corpus = context.storage, context.recipe.corpus
+    templates = load_templates(config.templates, storage)
+    knowledge: list[Knowledge] = [read_knowledge(source, storage) for source in config.knowledge]
+    chunks = tuple(
+        chunk_listings(
+            context.whole_listings if corpus.sources else [],
+            objects_per_task=corpus.objects_per_task,
+            bytes_per_task=corpus.bytes_per_task,
+        )
+    )
+    vocabulary = Vocabulary.of(knowledge) if knowledge else None
+    task = SignalsTask(area, storage, corpus, config, templates, vocabulary, load_metadata(context), chunks)
+    run_tasks(area, "signals", task, len(chunks), what="making signals")
+
+    shards = [examples_from_table(area.read("signals", chunk.index)) for chunk in chunks]
+    rejects = [
+        Reject(**row) for chunk in chunks for row in area.read("signals-rejects", chunk.index).to_pylist()
+    ]
+    for source in knowledge:
+        examples, refused = knowledge_examples(source, config, templates=templates)
+        shards.append(examples)
+        rejects += [*source.rejects, *refused]
+    selection = sum(
+        (Selection.of(((example.task, example.example_id) for example in shard), config) for shard in shards),
+        Selection.of((), config),
+    )
+    kept: list[Example] = []
+    for shard in shards:
+        chosen, refused = select(shard, selection, config)
+        kept += chosen
+        rejects += refused
+    counts = {
+        name: {
+            "candidates": counted.candidates,
+            "kept": counted.kept,
+            "rejected": sum(counted.rejected.values()),
+            "over_cap": sum(counted.over_cap.values()),
+        }
+        for name, counted in sorted(count_tasks(kept, rejects).items())
+    }
+    made.add("signals", kept, rejects, counts)
+
+
+# --------------------------------------------------------------------------------------------------
+# Reviews
+
+
+def add_reviews(context: Context, config: ReviewsConfig, tokenizer: Artifact, made: InstructionSet) -> None:
+    """Add one example per reviewed paper.
+
+    Raises:
+        InputError: papers and reviews do not belong together, or cannot be read.
+        EndpointError: the endpoint is down or refuses; what was paid for is saved.
+    """
+    from baltoro.instructions.figures import lengths_picture
+    from baltoro.instructions.reviews.build import make_examples, merge_extractively, pair_up
+    from baltoro.instructions.reviews.readers import read_reviews
+    from baltoro.jobs.token_passes import tokenizer_of
+    from baltoro.papers.reader import read
+
+    storage = context.storage
+    loaded = tokenizer_of(storage, tokenizer)
+
+    def count_tokens(text: str) -> int:
+        return len(loaded(text, add_special_tokens=False)["input_ids"])
+
+    papers = cleaned(
+        read(
+            config.papers,
+            format=config.papers_format,
+            storage=storage,
+            metadata=config.papers_metadata,
+            limits=config.limits,
+        ),
+        context.recipe.corpus.clean,
+    )
+    reviews = None
+    if config.reviews is not None:
+        reviews = read_reviews(
+            config.reviews, storage=storage, layout=config.reviews_format, limits=config.limits
+        )
+    pairs = pair_up(papers, reviews, config)
+    if config.merger == "extractive":
+        merged = merge_extractively(pairs.pairs, config)
+        told: dict[str, Any] = {}
+    else:
+        merged, told = merge_by_endpoint(context, config, pairs)
+    found = make_examples(pairs, merged, config, count_tokens)
+    cutoffs = [config.cutoff_tokens]
+    made.pictures["review_lengths.png"] = lengths_picture(
+        found.histograms, title=f"{context.recipe.name}: reviews, tokens", cutoffs_tokens=cutoffs
+    )
+    made.add("reviews", found.examples, found.rejects, {**found.counts, **told})
+
+
+def cleaned(records: Iterable[Paper | Reject], config: CleanConfig) -> Iterator[Paper | Reject]:
+    """Yield records, papers cleaned as those of a corpus are."""
+    for record in records:
+        if isinstance(record, Paper):
+            clean_paper(record, config)
+        yield record
+
+
+def merge_by_endpoint(
+    context: Context, config: ReviewsConfig, pairs: Pairs
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the merged review of every pair by an endpoint, and what that took.
+
+    Raises:
+        EndpointError: the endpoint is down or refuses; what was paid for is saved.
+    """
+    import os
+
+    from baltoro.instructions.reviews.answers import AnswerStore
+    from baltoro.instructions.reviews.build import reviews_text
+    from baltoro.instructions.reviews.endpoint import (
+        EndpointMerger,
+        four_characters_a_token,
+        merge_with_endpoint,
+    )
+    from baltoro.instructions.reviews.outcomes import MergeRequest
+
+    store = AnswerStore(context.storage, join(context.recipe.storage.root, ANSWERS_FOLDER))
+    merger = EndpointMerger(config.endpoint, store, environment=os.environ)
+    requests = [
+        MergeRequest(
+            pair.paper.paper_id, pair.paper.title, reviews_text(pair, config, four_characters_a_token)
+        )
+        for pair in pairs.pairs
+    ]
+    outcome = merge_with_endpoint(requests, merger)
+    merged = {
+        one.paper_id: one.review if one.review is not None else (one.reason, one.detail)
+        for one in outcome.outcomes
+    }
+    return merged, {
+        "endpoint": {
+            name: getattr(outcome, name)
+            for name in ("requests_sent", "answers_paid", "answers_reused", "cost", "possibly_charged_lost")
+        }
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# Files and decisions
+
+
+def add_files(context: Context, config: InstructionsConfig, made: InstructionSet) -> None:
+    """Add the examples of instruction files.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    from baltoro.instructions.files import read_examples
+
+    examples: list[Example] = []
+    rejects: list[Reject] = []
+    counts: dict[str, Any] = {}
+    for source in config.files:
+        found, refused = read_examples(source, context.storage)
+        examples += found
+        rejects += refused
+        counts[source.name] = {"examples": len(found), "rejected": len(refused)}
+    made.add("files", examples, rejects, counts)
+
+
+def decide(context: Context, uri: str, made: InstructionSet) -> None:
+    """Leave out and change what people have decided on.
+
+    Raises:
+        InputError: the sheet cannot be read; names row and column.
+    """
+    from baltoro.instructions.decisions import apply_decisions, noise_by_task, read_decisions
+
+    decisions = read_decisions(uri, context.storage)
+    everything = [example for examples in made.examples.values() for example in examples]
+    part_of = {example.example_id: part for part, examples in made.examples.items() for example in examples}
+    kept, counts, rejects = apply_decisions(everything, decisions)
+    made.examples = {
+        part: [example for example in kept if part_of[example.example_id] == part] for part in made.examples
+    }
+    made.rejects += rejects
+    made.counts["decisions"] = {**counts, "noise": noise_by_task(everything, decisions)}
+
+
+def finish_instructions(
+    context: Context, artifact: Artifact, tracker: Tracker, run: StageRun | None
+) -> dict[str, Any]:
+    """Remove what the passes of the build handed to each other."""
+    del tracker, run
+    remove_staging(context, artifact)
+    return {}
+
+
+def read_set(storage: Storage, artifact: Artifact, parts: Sequence[str] | None = None) -> pa.Table:
+    """Return the examples of a set, or of some of its parts, in :data:`EXAMPLES_SCHEMA`.
+
+    Raises:
+        ArtifactError: the file was altered since it was written.
+    """
+    import pyarrow.compute as pc
+
+    from baltoro.corpus.work import PartFile, open_part
+
+    (file,) = artifact.files(EXAMPLES_FILE)
+    table = open_part(storage, PartFile(artifact.uri_of(file), file.sha256)).read()
+    return table if parts is None else table.filter(pc.is_in(table["part"], pa.array(list(parts))))
+
+
+def instructions_parents(recipe: Recipe) -> tuple[str, ...]:
+    """Return what the stage reads: reviews are cut to lengths in tokens."""
+    return ("tokenizer",) if recipe.instructions.reviews is not None else ()
+
+
+INSTRUCTIONS = Stage(
+    name="instructions",
+    kind="instructions",
+    version=1,
+    parents=("tokenizer",),
+    inputs=instructions_inputs,
+    build=build_instructions,
+    finish=finish_instructions,
+)
