@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
 
 import click
 
@@ -265,6 +265,82 @@ def instructions() -> None:
 
 
 stage_command(instructions, "build", "instructions", "Build the instruction set of RECIPE.")
+
+
+@instructions.command("review-sheet")
+@recipe_arguments
+@click.option(
+    "--per-task", type=click.IntRange(1), default=20, show_default=True, help="Examples of each task."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other examples.")
+@click.option("--output", default=".", show_default=True, help="Folder or s3:// prefix to write into.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def instructions_review_sheet(  # noqa: PLR0917  (one per option)
+    recipe: str, overrides: tuple[str, ...], per_task: int, seed: int, output: str, as_json: bool
+) -> None:
+    """Write a sample of RECIPE's examples for people to keep, drop or edit: a CSV file and a page.
+
+    Fill in either one and name the CSV file as instructions.decisions: the next build leaves out what was
+    dropped, takes over what was edited, and tells the share of noise of each task.
+    """
+    from baltoro.core.storage import absolute_uri
+    from baltoro.jobs.sheets import write_review_sheet
+    from baltoro.jobs.stages import Context
+
+    told = write_review_sheet(
+        Context(load(recipe, overrides)), absolute_uri(output), per_task=per_task, seed=seed
+    )
+    if as_json:
+        print_json(told)
+    else:
+        click.echo(f"{told['examples']} examples of {told['tasks']} tasks\n{told['sheet']}\n{told['page']}")
+
+
+@instructions.command("export")
+@recipe_arguments
+@click.option("--output", required=True, help="File or s3:// URI to write (JSON lines).")
+@click.option(
+    "--layout",
+    type=click.Choice(["alpaca", "messages"]),
+    default="alpaca",
+    show_default=True,
+    help="Of a line.",
+)
+@click.option(
+    "--part", "parts", multiple=True, help="Only this part (signals, reviews, files); may be repeated."
+)
+@click.option("--plain", is_flag=True, help="Leave out what Baltoro knows of an example.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def instructions_export(  # noqa: PLR0917  (one per option)
+    recipe: str,
+    overrides: tuple[str, ...],
+    output: str,
+    layout: Literal["alpaca", "messages"],
+    parts: tuple[str, ...],
+    plain: bool,
+    as_json: bool,
+) -> None:
+    """Write RECIPE's examples as JSON lines, as other tools read them."""
+    from baltoro.core.storage import absolute_uri
+    from baltoro.jobs.sheets import export_set
+    from baltoro.jobs.stages import Context
+
+    told = export_set(
+        Context(load(recipe, overrides)),
+        absolute_uri(output),
+        layout=layout,
+        parts=parts or None,
+        names=not plain,
+    )
+    if as_json:
+        print_json(told)
+    else:
+        click.echo(f"{told['written']} examples written, {told['left_out']} left out\n{told['file']}")
+
+
+stage_command(main, "evaluate", "evaluate", "Measure the model of RECIPE.")
 
 
 @main.command("finetune", help=f"Fine-tune the model of RECIPE, stage after stage.\n\n{_RECIPE_HELP}")
@@ -616,6 +692,35 @@ def model_import(source: str, recipe: str | None, root: str | None, as_json: boo
         print_json(stage_summary(artifact))
     else:
         click.echo(f"{artifact.uri}\nUse it with model.base={source}")
+
+
+@model.command("merge")
+@click.argument("adapter", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--base",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the model that the adapter was trained on.",
+)
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float32"]),
+    default="bfloat16",
+    show_default=True,
+    help="Of the written weights.",
+)
+@expected_errors
+def model_merge(adapter: Path, base: Path, output: Path, dtype: str) -> None:
+    """Make ADAPTER, a folder that a finetune run exported, part of its base: a plain Hugging Face model.
+
+    Where the base was trained on in four bits, it is rounded the same way first: that is what the adapter
+    was trained on, and the logits are those of training.
+    """
+    from baltoro.jobs.merge import merge_folders
+
+    merge_folders(adapter, base, output, dtype=dtype)
+    click.echo(f"{output}\nload it with AutoModelForCausalLM.from_pretrained({str(output)!r})")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,10 @@ if importlib.util.find_spec("deepspeed") is not None:
     LAYOUTS |= {f"ZeRO-{stage}": ("deepspeed", {"deepspeed": {"zero_stage": stage}}) for stage in (1, 2, 3)}
 
 
-def long_plan(train=("embeddings", "norms"), quantization=QuantizationConfig(), dtype="float32"):
+FOUR_BITS = QuantizationConfig()
+
+
+def long_plan(train=("embeddings", "norms"), quantization=FOUR_BITS, dtype="float32"):
     plan = tiny_plan()
     settings = {**plan.config, "max_position_embeddings": 16}
     adapter = AdapterConfig(rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"), train=train)

@@ -365,10 +365,12 @@ class _Encoder:
 
     def _prefixed_after_control(self) -> bool:
         """Return whether the tokenizer reads a space before a text that follows a control token."""
-        token = str(self.tokenizer.eos_token)
+        controls = self.tokenizer.all_special_tokens
+        if not controls:
+            return False
         with text_only(self.tokenizer) as backend:
             backend.encode_special_tokens = False
-            ids = list(backend.encode(f"{token}a", add_special_tokens=False).ids)
+            ids = list(backend.encode(f"{controls[0]}a", add_special_tokens=False).ids)
         return ids[1:] == self._ids("a")
 
 

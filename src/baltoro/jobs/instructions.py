@@ -454,17 +454,23 @@ def decide(context: Context, uri: str, made: InstructionSet) -> None:
     Raises:
         InputError: the sheet cannot be read; names row and column.
     """
-    from baltoro.instructions.decisions import apply_decisions, noise_by_task, read_decisions
+    from dataclasses import asdict
+
+    from baltoro.instructions.decisions import apply_decisions, noise_rates, read_decisions
 
     decisions = read_decisions(uri, context.storage)
     everything = [example for examples in made.examples.values() for example in examples]
     part_of = {example.example_id: part for part, examples in made.examples.items() for example in examples}
-    kept, counts, rejects = apply_decisions(everything, decisions)
+    applied = apply_decisions(everything, decisions)
     made.examples = {
-        part: [example for example in kept if part_of[example.example_id] == part] for part in made.examples
+        part: [example for example in applied.examples if part_of[example.example_id] == part]
+        for part in made.examples
     }
-    made.rejects += rejects
-    made.counts["decisions"] = {**counts, "noise": noise_by_task(everything, decisions)}
+    made.rejects += applied.rejects
+    made.counts["decisions"] = {
+        **asdict(applied.counts),
+        "noise": {task: asdict(rate) for task, rate in noise_rates(decisions).items()},
+    }
 
 
 def finish_instructions(

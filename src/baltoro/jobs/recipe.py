@@ -32,6 +32,7 @@ from baltoro.core.errors import ConfigError
 from baltoro.core.storage import StorageProfile, absolute_uri, is_local
 from baltoro.corpus.config import CorpusConfig
 from baltoro.data.config import DataConfig, TokenizerConfig
+from baltoro.evaluation.config import LongContextConfig
 from baltoro.instructions.formats_config import FilesSource, FormatConfig
 from baltoro.instructions.reviews.config import ReviewsConfig
 from baltoro.instructions.signals.config import SignalsConfig
@@ -265,6 +266,9 @@ class Recipe(StrictModel):
     pretrain: PretrainConfig = section(PretrainConfig, "training")
     instructions: InstructionsConfig = section(InstructionsConfig, "instruction data")
     finetune: FinetuneConfig = section(FinetuneConfig, "fine-tuning")
+    evaluation: LongContextConfig | None = section(
+        lambda: None, "what the model is measured by; null leaves evaluation out"
+    )
 
     @property
     def pretrains(self) -> bool:

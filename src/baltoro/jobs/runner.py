@@ -21,6 +21,7 @@ from baltoro.core.provenance import Provenance, collect_provenance
 from baltoro.core.storage import join
 from baltoro.jobs.cluster import connected, given_address, local_cpus
 from baltoro.jobs.corpus import CORPUS
+from baltoro.jobs.evaluate import evaluation_stage, has_documents
 from baltoro.jobs.extend import BASE, Extension, part_chain
 from baltoro.jobs.finetune import finetune_stage, finetune_stage_name
 from baltoro.jobs.instruction_tokens import rows_stage
@@ -80,7 +81,7 @@ def active_stages(recipe: Recipe) -> tuple[Stage, ...]:
     """Return the stages a recipe has: one that starts from a preset has no model stage, and so on."""
     absent = {
         MODEL: is_preset(recipe.model.base),
-        CORPUS: not recipe.needs_corpus and recipe.tokenizer.origin == "base",
+        CORPUS: not has_documents(recipe),
         TOKENS: not recipe.pretrains,
         PRETRAIN: not recipe.pretrains,
         INSTRUCTIONS: not recipe.instructions.parts and recipe.pins.instructions is None,
@@ -91,12 +92,15 @@ def active_stages(recipe: Recipe) -> tuple[Stage, ...]:
         for index in range(len(recipe.finetune.stages))
         for made in (rows_stage(recipe, index), finetune_stage(recipe, index))
     ]
-    return (*once, *tuned)
+    measured = [evaluation_stage(recipe)] if recipe.evaluation is not None else []
+    return (*once, *tuned, *measured)
 
 
 def last_stage(recipe: Recipe) -> str:
-    """Return the name of the stage that gives the recipe's model."""
+    """Return the name of the stage that a recipe ends with."""
     stages = recipe.finetune.stages
+    if recipe.evaluation is not None:
+        return "evaluate"
     return finetune_stage_name(stages[-1]) if stages else PRETRAIN.name
 
 

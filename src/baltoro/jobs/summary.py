@@ -26,7 +26,8 @@ def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only:
         if only is None or name == only:
             describe = _DESCRIBE[name.partition("-")[0]]
             lines.extend([name, *(f"  {line}" for line in describe(summary))])
-    last = stages[only] if only else stages[list(stages)[-1]]
+    trained = [summary for summary in stages.values() if summary.get("export")]
+    last = stages[only] if only else (trained or [{}])[-1]
     if last.get("export"):
         lines.extend(["next", *(f"  {line}" for line in _next_steps(recipe, last))])
     return "\n".join(lines)
@@ -148,6 +149,15 @@ def _instructions(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _evaluate(summary: Mapping[str, Any]) -> list[str]:
+    scores = []
+    for task, score in summary["scores"].items():
+        known = score["low"] is not None and score["high"] is not None
+        interval = f"{score['low']:.4g} to {score['high']:.4g}" if known else "too few documents for an interval"
+        scores.append(f"{task}: {score['value']:.4g} ({interval}; {score['items']:,} items)")
+    return [*scores, str(summary["artifact"])]
+
+
 def _pretrain(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{summary['steps']} steps, {summary['tokens_seen']:,} tokens, "
@@ -178,4 +188,5 @@ _DESCRIBE: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "pretrain": _pretrain,
     "instructions": _instructions,
     "finetune": _pretrain,
+    "evaluate": _evaluate,
 }

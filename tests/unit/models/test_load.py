@@ -13,8 +13,8 @@ from baltoro.models.load import (
     initial_value,
     load_weights,
     plan_model,
-    refuse_rope_scaling,
 )
+from baltoro.models.rope_scaling import refuse_rope_scaling
 from baltoro.testing.tiny import byte_tokenizer, tiny_plan
 
 

@@ -21,8 +21,16 @@ from baltoro.instructions.formats.plain import LAYOUTS, joined
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-# Some templates print today's date; the same examples must give the same bytes tomorrow.
-_DATE = datetime.datetime(2024, 7, 26, tzinfo=datetime.UTC)
+# Some templates print today's date; the same examples must give the same bytes tomorrow. What is passed to a
+# template cannot be called, so a macro takes the place of the function.
+_DATE = datetime.date(2024, 7, 26)
+_DATE_FUNCTION = "strftime_now"
+_DATE_MACRO = "{{% macro {name}(format) %}}{{{{ format{steps} }}}}{{% endmacro %}}{{{{ '' }}}}".format(
+    name=_DATE_FUNCTION,
+    steps="".join(
+        f" | replace('%{code}', '{_DATE.strftime(f'%{code}')}')" for code in "aAbBdejmuwyYHIMSpfZz"
+    ),
+)
 _PLACE = re.compile("\ue000([0-9]+)\ue001")
 
 Roles = tuple[str, ...]
@@ -54,6 +62,13 @@ class ChatTemplate:
                 "format.format is chat, and the tokenizer has no chat template; use the tokenizer of an "
                 f"instruction-tuned model, or one of the formats {others}"
             )
+        try:
+            template = str(tokenizer.get_chat_template())
+        except ValueError as error:
+            raise ConfigError(
+                f"format.format is chat, and the tokenizer's chat template cannot be chosen: {error}"
+            ) from error
+        self._template = _DATE_MACRO + template if _DATE_FUNCTION in template else template
         added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
         self._added = {
             token.content: token for token in added if token.special or token.content == tokenizer.eos_token
@@ -137,7 +152,7 @@ class ChatTemplate:
                 [{"role": role, "content": text} for role, text in messages],
                 tokenize=False,
                 add_generation_prompt=prompt,
-                strftime_now=_DATE.strftime,
+                chat_template=self._template,
             )
         except (TemplateError, ValueError, TypeError) as error:
             detail = (str(error).strip() or type(error).__name__).splitlines()[0]
