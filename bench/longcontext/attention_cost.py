@@ -122,7 +122,7 @@ def _settle(device: torch.device) -> None:
 
 
 def _gain_of_7b(tokens: int) -> Row:
-    """Return the operations of a 7B's step with full attention over those with S², TFLOP of a token's."""
+    """Return the operations of a 7B's step on one row, TFLOP: with full attention over those with S²."""
     from baltoro.models.flops import training_flops_per_token
     from baltoro.models.presets import preset_config
     from baltoro.models.shifted_sparse_attention import choose_group_len

@@ -7,12 +7,13 @@ computed in chunks. With ``c`` bytes for a value of the forward pass (2 in bfloa
   weight, or 4 bits and the blocks' scales (NF4 with double quantisation: 0.516 bytes a weight)
 * trained: 4 bytes a parameter (master weights) and ``c`` for the copy to compute with, if ``c < 4``
 * gradients: 4, and moments: 8 bytes a trained parameter
-* checkpoints: the input of every block, and what stays outside the blocks (embedding, last norm, rotations)
+* checkpoints: the input of every block
 * block: what one block keeps when it is computed again (its input is among the checkpoints already), and
   the gradients that go back through it, most in the feed-forward layer: of the block's output, and of both
   factors of the product inside, less what is let go by then: ``T · (width + 2 · inner width) · c``; a 4-bit
   base has its largest weight expanded
-* loss: a chunk's logits in float32, and in ``c`` if that is less, and the gradient of the hidden states
+* loss: a chunk's logits in float32, and in ``c`` if that is less, the gradient of the hidden states, and what
+  is kept outside the blocks (last norm), which is let go before the last block is computed again
 
 Block and loss are not there together, so the larger of them counts. What a kernel, NCCL or the allocator's
 gaps need comes on top. Shifted sparse attention keeps what a fused kernel of full attention keeps: it saves
@@ -97,9 +98,8 @@ def need_of(
     frozen += sum(buffer.nbytes for buffer in model.buffers())
     # A 4-bit layer keeps its packed weight for the backward pass, which is there in any case: what is kept
     # beside it is what a plain frozen layer keeps.
-    counted = build_model(
-        ModelPlan(config, tuning=tuning_of("lora" if frozen else "full", adapter, precision))
-    )
+    like = "full" if method == "full" else "lora"
+    counted = build_model(ModelPlan(config, tuning=tuning_of(like, adapter, precision)))
     # Of a frozen embedding the first block's input needs no gradient; that of all others does.
     counted.enable_input_require_grads()
     kept = count_activations(counted, sequence_length=tokens, precision=precision)
@@ -114,9 +114,9 @@ def need_of(
         trained=trained * (_MASTER + (compute if compute < _MASTER else 0)),
         gradients=trained * _GRADIENT,
         moments=trained * _MOMENTS,
-        checkpoints=config["num_hidden_layers"] * kept["block_input"] + kept["outside"],
+        checkpoints=config["num_hidden_layers"] * kept["block_input"],
         block=block,
-        loss=logits + row,
+        loss=logits + row + kept["outside"],
     )
 
 

@@ -99,7 +99,10 @@ def passkey_picture(grid: PasskeyGrid, *, title: str) -> bytes:
     for row, depth in enumerate(depths):
         for column, length in enumerate(lengths):
             cell = found[depth, length]
-            axes.text(column, row, f"{cell.found}/{cell.trials}", ha="center", va="center", fontsize=8)
+            # The colours of both ends are dark.
+            color = "white" if abs(cell.accuracy - 0.5) > 0.4 else "black"
+            share = f"{cell.found}/{cell.trials}"
+            axes.text(column, row, share, ha="center", va="center", fontsize=8, color=color)
     axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])
     axes.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths])
     axes.set_xlabel("length (tokens)")

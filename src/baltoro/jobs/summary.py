@@ -153,7 +153,9 @@ def _evaluate(summary: Mapping[str, Any]) -> list[str]:
     scores = []
     for task, score in summary["scores"].items():
         known = score["low"] is not None and score["high"] is not None
-        interval = f"{score['low']:.4g} to {score['high']:.4g}" if known else "too few documents for an interval"
+        interval = (
+            f"{score['low']:.4g} to {score['high']:.4g}" if known else "too few documents for an interval"
+        )
         scores.append(f"{task}: {score['value']:.4g} ({interval}; {score['items']:,} items)")
     return [*scores, str(summary["artifact"])]
 

@@ -41,8 +41,8 @@ def spaced_tokenizer():
 
     letters = [chr(code) for code in range(33, 127)] + ["\n", "▁"]
     vocabulary = {token: index for index, token in enumerate(["<unk>", "<s>", "</s>", *letters])}
-    vocabulary["▁a"] = len(vocabulary)
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("▁", "a")], unk_token="<unk>"))
+    vocabulary |= {"▁a": len(vocabulary), "▁O": len(vocabulary) + 1}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("▁", "a"), ("▁", "O")], unk_token="<unk>"))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]

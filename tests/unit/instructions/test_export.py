@@ -45,12 +45,12 @@ def test_messages_are_what_other_tools_read(question, trace):
 
 
 @pytest.mark.parametrize("layout", ["alpaca", "messages"])
-def test_a_file_that_is_read_again_holds_the_same_examples(root, question, trace, layout):
+def test_a_file_that_is_read_again_holds_the_same_examples(tmp_path, question, trace, layout):
     talk = [Turn("user", "Hello"), Turn("assistant", "Hi"), *question.turns]
     examples = [replace(question, template=3), replace(question, example_id="x", turns=talk)]
     storage = Storage()
-    counts = export_examples([*examples, trace], layout, f"{root}/set.jsonl", storage)
-    source = FilesSource(name="other", uri=f"{root}/set.jsonl")
+    counts = export_examples([*examples, trace], layout, f"{tmp_path}/set.jsonl", storage)
+    source = FilesSource(name="other", uri=f"{tmp_path}/set.jsonl")
     if layout == "alpaca":
         assert counts.written == 2
         assert [(reject.paper_id, reject.stage, reject.reason) for reject in counts.rejects] == [

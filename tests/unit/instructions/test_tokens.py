@@ -103,6 +103,40 @@ def test_a_chat_prompt_has_the_tokens_that_transformers_gives_it(chatml):
     assert ids.tolist() == expected
 
 
+def test_white_space_that_a_control_token_takes_with_it_is_taken_here_too(chatml):
+    from tokenizers import AddedToken
+
+    asked = Example("a", "t", "s", "a", [Turn("user", "Why?")])
+    chatml.add_special_tokens(
+        {"extra_special_tokens": [AddedToken("<|in|>", rstrip=True), AddedToken("<|out|>", lstrip=True)]}
+    )
+    chatml.chat_template = (
+        "{% for m in messages %}<|in|>\n{{ m.role }}: {{ m.content }} <|out|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|in|>\nassistant: {% endif %}"
+    )
+    ids = prompt_ids(asked, FormatConfig(format="chat"), chatml).tolist()
+    messages = [{"role": "user", "content": "Why?"}]
+    assert ids == chatml.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert chatml.decode(ids) == "<|in|>user: Why?<|out|>\n<|in|>assistant: "
+
+
+def test_an_example_of_which_the_tokenizer_leaves_no_target_is_rejected():
+    """A first token is never a target, and characters that a vocabulary lacks may vanish."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(vocab={"z": 0, "</s>": 1}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    examples = [example(1, "a", "b"), example(2, "a", "z"), example(3, "a", "zz")]
+    encoded = encode_examples(examples, FormatConfig(format="react", eos=False), tokenizer)
+    assert encoded.example_index.tolist() == [2]
+    assert [(reject.paper_id, reject.reason) for reject in encoded.rejects] == [
+        ("o1", "nothing_learned"),
+        ("o2", "nothing_learned"),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["chatml", "spaced"])
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "chat"])
 def test_a_prompt_has_the_tokens_that_its_text_has(request, question, kind, name):

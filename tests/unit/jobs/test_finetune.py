@@ -1,0 +1,210 @@
+"""What a finetune stage builds on, which examples it reads, and what is refused before anything runs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from baltoro.core.artifacts import ArtifactStore
+from baltoro.core.errors import ConfigError, InputError
+from baltoro.core.storage import Storage
+from baltoro.instructions.example import Example, Turn
+from baltoro.jobs.finetune import chain_of, finetune_target, training_of
+from baltoro.jobs.instruction_tokens import parts_of_sources, write_rows
+from baltoro.jobs.instructions import InstructionSet, refuse_repeated_ids, with_place
+from baltoro.jobs.recipe import Recipe
+from baltoro.jobs.runner import active_stages, last_stage
+from baltoro.jobs.training.preflight import check_settings
+from baltoro.models.config import ShiftedAttentionConfig
+from baltoro.testing.training_jobs import write_tokenizer
+
+FILES = {"instructions": {"files": [{"name": "chats", "uri": "chats.jsonl"}]}}
+LINEAR = {"method": "linear", "original_positions": 256, "target_positions": 1024}
+
+
+def recipe(*stages, **sections):
+    tuned = {"stages": [{"name": f"s{index}", **stage} for index, stage in enumerate(stages)]}
+    finetune = {**tuned, **sections.pop("finetune", {})}
+    base = {
+        "name": "geo",
+        "corpus": {"sources": [{"name": "papers", "uri": "papers"}]},
+        "model": {"base": "llama-tiny"},
+        **FILES,
+    }
+    return Recipe.model_validate({**base, "finetune": finetune, **sections})
+
+
+def names(chain):
+    return chain.whole, chain.merged, chain.carried
+
+
+def test_adapters_are_carried_on_or_become_part_of_the_base():
+    lora, merged = {"method": "lora"}, {"method": "longqlora", "start": "merged"}
+    made = recipe(lora, lora, merged, {"method": "full"}, lora)
+    assert names(chain_of(made, 0)) == ("pretrain", (), None)
+    assert names(chain_of(made, 1)) == ("pretrain", (), "finetune-s0")
+    # The second stage's adapter has the first one's in it.
+    assert names(chain_of(made, 2)) == ("pretrain", ("finetune-s1",), None)
+    # Everything before is part of what is trained whole.
+    assert names(chain_of(made, 3)) == ("pretrain", ("finetune-s1", "finetune-s2"), None)
+    assert names(chain_of(made, 4)) == ("finetune-s3", (), None)
+    alone = recipe(lora, finetune={"base": "model"})
+    assert names(chain_of(alone, 0)) == (None, (), None)
+
+
+def test_positions_are_stretched_once_wherever_the_base_is_not_yet():
+    lora, full = {"method": "lora"}, {"method": "full"}
+    made = recipe({**lora, "rope_scaling": LINEAR}, lora, full, lora)
+    assert [chain_of(made, index).rope_scaling is not None for index in range(4)] == [True, True, True, False]
+    model = recipe(lora, finetune={"base": "model"}, model={"base": "llama-tiny", "rope_scaling": LINEAR})
+    assert chain_of(model, 0).rope_scaling is not None
+    assert (
+        chain_of(recipe(lora, model={"base": "llama-tiny", "rope_scaling": LINEAR}), 0).rope_scaling is None
+    )
+
+
+def test_longqlora_trains_in_shifted_groups_unless_told_how():
+    made = recipe({"method": "longqlora"}, {"method": "qlora"})
+    assert training_of(made, 0).config.shifted_sparse_attention == ShiftedAttentionConfig()
+    assert training_of(made, 1).config.shifted_sparse_attention is None
+    given = recipe({"method": "longqlora", "shifted_sparse_attention": {"group_len": 64}})
+    assert training_of(given, 0).config.shifted_sparse_attention == ShiftedAttentionConfig(group_len=64)
+
+
+def test_a_recipe_ends_with_its_last_stage_and_leaves_out_what_none_needs():
+    made = recipe({}, {})
+    assert [stage.name for stage in active_stages(made)] == [
+        "corpus", "tokenizer", "tokens", "pretrain", "instructions",
+        "tokens-s0", "finetune-s0", "tokens-s1", "finetune-s1",
+    ]  # fmt: skip
+    assert last_stage(made) == "finetune-s1"
+    assert finetune_target(made, "s0") == "finetune-s0"
+    alone = recipe(
+        {}, finetune={"base": "model"}, corpus={}, tokenizer={"from": "base"}, model={"base": "/models/base"}
+    )
+    assert [stage.name for stage in active_stages(alone)] == [
+        "model", "tokenizer", "instructions", "tokens-s0", "finetune-s0",
+    ]  # fmt: skip
+    measured = recipe({}, evaluation={"tasks": ["passkey"]})
+    assert last_stage(measured) == "evaluate"
+
+
+@pytest.mark.parametrize(
+    ("stages", "sections", "says"),
+    [
+        ([{"data": {"from": ["corpus", "instructions"]}}], {}, "give the corpus a stage of its own"),
+        (
+            [{"data": {"from": ["instructions.reviews"]}}],
+            {},
+            "instructions.reviews is not made by this recipe",
+        ),
+        ([{}], {"instructions": {}}, "fill in instructions.signals, .reviews or .files"),
+        ([{"name": "a"}, {"name": "a"}], {}, "the name 'a' stands twice"),
+        (
+            [{}, {"adapter": {"rank": 8}}],
+            {},
+            "whose rank is 16, not 8; make them the same, or set start=merged",
+        ),
+        ([{}], {"corpus": {}}, "corpus.sources is empty"),
+        ([{}], {"corpus": {}, "instructions": {"signals": {}}}, "there is nothing to make them of"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused_with_what_to_do(stages, sections, says):
+    with pytest.raises(ValidationError, match=says):
+        recipe(*stages, **sections)
+
+
+def test_commands_name_the_stages_that_there_are():
+    with pytest.raises(ConfigError, match=r"finetune.stages is empty: geo has nothing to fine-tune"):
+        finetune_target(recipe(), None)
+    with pytest.raises(ConfigError, match="--stage last: there is no such stage; this recipe has s0, s1"):
+        finetune_target(recipe({}, {}), "last")
+
+
+def test_a_stage_s_settings_are_refused_under_its_own_name():
+    with pytest.raises(ConfigError, match=r"^finetune.stages.1.global_batch_tokens=100 is not a multiple"):
+        check_settings(training_of(recipe({}, {"global_batch_tokens": 100}), 1))
+    long = {"rope_scaling": LINEAR, "data": {"sequence_length": 2048}, "global_batch_tokens": 4096}
+    with pytest.raises(ConfigError, match=r"^finetune.stages.0.data.sequence_length=2048 is longer"):
+        check_settings(training_of(recipe(long), 0))
+
+
+def test_sources_name_parts_of_the_set():
+    assert parts_of_sources(recipe({}).finetune.stages[0].data) is None
+    some = recipe({"data": {"from": ["instructions.files"]}})
+    assert parts_of_sources(some.finetune.stages[0].data) == ["files"]
+
+
+def examples(count, words=4):
+    return [
+        Example(f"chats/{n}#chat", "chat", "files", f"chats/{n}",
+                [Turn("user", f"What is {n}?"), Turn("assistant", " ".join(["rock"] * words) + f" {n}")])
+        for n in range(count)
+    ]  # fmt: skip
+
+
+class _Run:
+    def __init__(self):
+        self.metrics = {}
+
+    def log_metrics(self, metrics):
+        self.metrics |= metrics
+
+
+@pytest.fixture
+def rows_of(tmp_path):
+    """Write the rows of examples for a stage; return the opened dataset's rows, the output and the folder."""
+    store = ArtifactStore(Storage(), str(tmp_path))
+    tokenizer = write_tokenizer(str(tmp_path))
+
+    def write(table, **stage):
+        data = {"sequence_length": 512, **stage.pop("data", {})}
+        config = recipe({"data": data, "global_batch_tokens": 512, **stage}).finetune.stages[0]
+        writer = store.begin("tokens", "geo-s0", "0" * 16)
+        output = write_rows(Storage(), writer, _Run(), table, tokenizer, config)
+        return output, tmp_path / "tokens" / "geo-s0" / ("0" * 16) / writer.folder
+
+    return write
+
+
+def test_rows_are_whole_examples_split_by_origin_with_masks_and_names(rows_of):
+    config = recipe({}).instructions.model_copy(update={"validation_fraction": 0.3})
+    table = with_place(examples(40), "files", config)
+    splits = set(table["split"].to_pylist())
+    assert splits == {"train", "validation"}
+    output, folder = rows_of(table, epochs=2)
+    papers = pq.read_table(folder / "papers.parquet")
+    assert papers["paper_id"].to_pylist() == [example.example_id for example in examples(40)]
+    assert min(papers["tokens"].to_pylist()) > 10
+    shards = sorted(folder.glob("train/*.parquet"))
+    seen = np.concatenate(
+        [np.concatenate(pq.read_table(shard)["paper_index"].to_pylist()) for shard in shards]
+    )
+    trained = np.flatnonzero(np.array(table["split"].to_pylist()) == "train")
+    # Each example once an epoch.
+    assert sorted(seen.tolist()) == sorted([*trained, *trained])
+    assert output.summary["tokens_by_task"] == {"chat": sum(papers["tokens"].to_pylist()[n] for n in trained)}
+    assert 0 < output.summary["learned_tokens"] < output.summary["tokens"]
+
+
+def test_examples_that_do_not_fit_are_rejects_and_none_left_is_an_error(rows_of):
+    config = recipe({}).instructions
+    mixed = with_place([*examples(20), *[replace_words(n) for n in range(3)]], "files", config)
+    output, folder = rows_of(mixed)
+    assert output.summary["rejected"] == {"longer_than_row": 3}
+    assert pq.read_table(folder / "rejects.parquet").num_rows == 3
+    with pytest.raises(InputError, match=r"no example to train on \(20 longer_than_row\); raise data"):
+        rows_of(with_place(examples(20, words=2000), "files", config))
+
+
+def replace_words(number):
+    (example,) = examples(1, words=2000)
+    return replace(example, example_id=f"long/{number}#chat", origin=f"long/{number}")
+
+
+def test_two_examples_of_one_name_are_refused():
+    made = InstructionSet({"files": examples(2), "signals": examples(1)})
+    with pytest.raises(InputError, match="1 examples share their name with another, first 'chats/0#chat'"):
+        refuse_repeated_ids(made)
