@@ -109,6 +109,10 @@ $(ACCELERATE)/.lock-installed: bench/training/accelerate-requirements.lock $(STA
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes --target $(ACCELERATE) -r bench/training/accelerate-requirements.lock
 	@touch $@
 
+.PHONY: bench-longcontext
+bench-longcontext: setup ## shifted sparse attention's cost, memory of a 7B by method, making examples (ONLY=attention,memory,check,instructions)
+	$(BIN)/python bench/longcontext/bench_longcontext.py $(if $(ONLY),--only $(ONLY))
+
 DEVICE ?= cuda
 
 .PHONY: gpu-check

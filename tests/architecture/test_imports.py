@@ -1,6 +1,7 @@
 """The import rule of docs/architecture.md, proved on the source: imports point down."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ RESTRICTED = {
 }
 
 
-def imported_modules(path: Path) -> set[str]:
+@functools.cache
+def imported_modules(path: Path) -> frozenset[str]:
     """Every module a file imports, at the top or inside functions, as dotted names."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
@@ -39,7 +41,7 @@ def imported_modules(path: Path) -> set[str]:
             assert node.level == 0, f"{path}:{node.lineno}: relative import; write the full name"
             found.add(node.module)
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def room_of(path: Path) -> str:

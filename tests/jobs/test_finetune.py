@@ -36,7 +36,8 @@ STAGES = f"""[
   {{name: expert, method: longqlora, start: merged, data: {{from: [instructions.files],
     sequence_length: {LENGTH}, format: {{format: alpaca_legacy}}}},
     adapter: {{rank: 4, alpha: 8, targets: [q_proj, v_proj], train: [norms]}},
-    rope_scaling: {{method: linear, original_positions: {LENGTH // 2}, target_positions: {LENGTH}}}, {COMMON}}}]"""
+    rope_scaling: {{method: linear, original_positions: {LENGTH // 2}, target_positions: {LENGTH}}},
+    {COMMON}}}]"""
 
 EVALUATION = (
     "{tasks: [passkey, perplexity], passkey: {lengths: [240], depths: [0.5], trials: 1}, "

@@ -283,11 +283,14 @@ class LocalModel:
 
         ids = prompt_ids(example, self.service.format, self._tokenizer)
         limit = sampling.max_new_tokens or self.service.response_room_tokens
-        if self._positions is not None and len(ids) + limit > self._positions:
+        left = limit if self._positions is None else self._positions - len(ids)
+        if sampling.max_new_tokens is None:
+            limit = min(limit, left)
+        if not 0 < limit <= left:
             raise ConfigError(
-                f"--max-new-tokens: the prompt has {len(ids):,} tokens; with a response of {limit:,} that is "
-                f"more than the {self._positions:,} that {self.name} reads; lower it to at most "
-                f"{max(self._positions - len(ids), 0):,}"
+                f"--max-new-tokens: the prompt has {len(ids):,} of the {self._positions:,} tokens that "
+                f"{self.name} reads, so a response of {limit:,} has no room; "
+                + (f"lower it to at most {left:,}" if left > 0 else "give a model with a longer context")
             )
         frame = answer_frame(self.service.format, self._tokenizer)
         model = load_model(self._folder, self._base, self._device)

@@ -29,6 +29,8 @@ SECTION_KINDS: dict[str, re.Pattern[str]] = {
 
 KIND_LIST = ", ".join(SECTION_KINDS)
 
+_HEADING = re.compile("|".join(f"({pattern.pattern})" for pattern in SECTION_KINDS.values()))
+_KINDS = tuple(SECTION_KINDS)
 _NUMBERING = re.compile(r"^(?:[0-9]+(?:\.[0-9]+)*|[IVX]+|[A-Z])[.):]?\s+")
 _KEEPS_KIND = frozenset(("introduction", "methods", "results", "experiments"))
 
@@ -36,11 +38,10 @@ _KEEPS_KIND = frozenset(("introduction", "methods", "results", "experiments"))
 def kind_of_heading(heading: str) -> str | None:
     """Return which kind of section a heading announces, ``None`` if it is not one of the usual words."""
     plain = one_line(heading)
-    for candidate in (plain, _NUMBERING.sub("", plain)):
-        lowered = candidate.lower().strip(" .:")
-        for kind, pattern in SECTION_KINDS.items():
-            if pattern.fullmatch(lowered):
-                return kind
+    for candidate in dict.fromkeys((plain, _NUMBERING.sub("", plain))):
+        match = _HEADING.fullmatch(candidate.lower().strip(" .:"))
+        if match and match.lastindex:
+            return _KINDS[match.lastindex - 1]
     return None
 
 

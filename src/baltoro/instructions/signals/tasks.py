@@ -8,7 +8,7 @@ kind of text it is (:mod:`~baltoro.instructions.signals.quality`).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -131,8 +131,14 @@ class Candidate:
         slots: values of the task's slots; may be incomplete where a reason is set.
         reason: one of ``quality.REASONS`` if whoever found it refuses it, else empty.
         detail: what was found, for a reason.
+        costly: makes the values that take time to find; most candidates are never drawn and need none.
     """
 
     slots: dict[str, str]
     reason: str = ""
     detail: str = ""
+    costly: Callable[[], dict[str, str]] | None = None
+
+    def filled(self) -> dict[str, str]:
+        """Return the values of all slots, the costly ones too."""
+        return self.slots if self.costly is None else {**self.slots, **self.costly()}

@@ -48,7 +48,7 @@ _CUES: tuple[tuple[re.Pattern[str], int], ...] = (
     ),
 )
 """What marks the sentence of a paper's contribution, with its weight: what the paper does goes first, what it
-aims at and what it concludes after that."""
+aims at and what it concludes after that; the weights fall."""
 
 
 def title_from_abstract(texts: PaperTexts) -> Iterator[Candidate]:
@@ -88,9 +88,12 @@ def one_sentence_summary(texts: PaperTexts) -> Iterator[Candidate]:
         if block.kind != "paragraph":
             continue
         for sentence in sentences(texts.text(block)):
-            weight = max((weight for cue, weight in _CUES if cue.search(sentence)), default=0)
-            if weight > best_weight:
-                best, best_weight = sentence, weight
+            for cue, weight in _CUES:
+                if weight <= best_weight:
+                    break
+                if cue.search(sentence):
+                    best, best_weight = sentence, weight
+                    break
     if best:
         yield Candidate({"input": texts.abstract, "output": best})
     elif texts.abstract:
