@@ -282,7 +282,8 @@ def instructions_review_sheet(  # noqa: PLR0917  (one per option)
     """Write a sample of RECIPE's examples for people to keep, drop or edit: a CSV file and a page.
 
     Fill in either one and name the CSV file as instructions.decisions: the next build leaves out what was
-    dropped, takes over what was edited, and tells the share of noise of each task.
+    dropped, takes over what was edited, and tells the share of noise of each task. SECTION.KEY=VALUE changes
+    one of the recipe's values, as everywhere.
     """
     from baltoro.core.storage import absolute_uri
     from baltoro.jobs.sheets import write_review_sheet
@@ -322,7 +323,10 @@ def instructions_export(  # noqa: PLR0917  (one per option)
     plain: bool,
     as_json: bool,
 ) -> None:
-    """Write RECIPE's examples as JSON lines, as other tools read them."""
+    """Write RECIPE's examples as JSON lines, as other tools read them.
+
+    The set must be built. SECTION.KEY=VALUE changes one of the recipe's values, as everywhere.
+    """
     from baltoro.core.storage import absolute_uri
     from baltoro.jobs.sheets import export_set
     from baltoro.jobs.stages import Context
@@ -659,6 +663,125 @@ def layout(  # noqa: PLR0917  (one per option)
     else:
         click.echo(describe_layout(found))
     if found.fits is False:
+        sys.exit(3)
+
+
+@main.command("review")
+@click.argument("paper", metavar="PAPER")
+@click.option(
+    "--model",
+    "model_name",
+    required=True,
+    metavar="FOLDER|NAME",
+    help="Folder of the model or adapter; with --endpoint the model's name there.",
+)
+@click.option("--base", default=None, metavar="FOLDER", help="The model that an adapter was trained on.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default=None,
+    help="Where it runs (default: auto).",
+)
+@click.option(
+    "--endpoint", default=None, metavar="URL", help="OpenAI-compatible server, http://HOST:PORT/v1."
+)
+@click.option(
+    "--api-key-environment", default=None, metavar="VARIABLE", help="Environment variable with its key."
+)
+@click.option(
+    "--tokenizer", default=None, metavar="FOLDER", help="Of the endpoint's model: counts its tokens exactly."
+)
+@click.option(
+    "--deadline-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Time for one answer of the endpoint (default: 300).",
+)
+@click.option("--record", default=None, metavar="KEY", help="Which paper of a file that holds several.")
+@click.option("--format", "input_format", default="auto", show_default=True, help="As in `papers show`.")
+@click.option("--text-column", default=None, help="The text column of JSONL or Parquet records.")
+@click.option(
+    "--temperature", type=click.FloatRange(0, 2), default=0.35, show_default=True, help="0 is greedy."
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.9,
+    show_default=True,
+    help="Sample from so much of the probability.",
+)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    default=None,
+    help="Bound on the response (default: the room that training left for it).",
+)
+@click.option("--seed", type=click.IntRange(0), default=None, help="Another seed draws another response.")
+@click.option(
+    "--html", default=None, metavar="FILE", help="Also write a page; a file that exists is replaced."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@expected_errors
+def review(  # noqa: PLR0917  (one per option)
+    paper: str,
+    model_name: str,
+    base: str | None,
+    device: Literal["auto", "cpu", "cuda"] | None,
+    endpoint: str | None,
+    api_key_environment: str | None,
+    tokenizer: str | None,
+    deadline_seconds: float | None,
+    record: str | None,
+    input_format: str,
+    text_column: str | None,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int | None,
+    seed: int | None,
+    html: str | None,
+    as_json: bool,
+) -> None:
+    """Let a model review PAPER: significance and novelty, reasons for and against it, suggestions.
+
+    PAPER is a file of one parsed paper in any of the input formats, or an s3:// URI of one. It is cleaned,
+    rendered, cut and put to the model exactly as the examples that a finetune stage was trained on; the
+    model's baltoro_review.json says how. What was cut of the paper is told. What cannot be read of the
+    response is shown as it is; if no review is in it at all, the exit code is 3.
+
+    \b
+        baltoro review paper.tei.xml --model runs/reviewer/merged --html review.html
+        baltoro review paper.tei.xml --model reviewer --endpoint http://localhost:8000/v1
+    """
+    from baltoro.instructions.reviews.ask import Sampling
+    from baltoro.instructions.reviews.page import review_text
+    from baltoro.jobs.review import review_paper, reviewer_of, write_page
+
+    found = review_paper(
+        paper,
+        reviewer_of(
+            model_name,
+            say=say,
+            base=base,
+            device=device,
+            endpoint=endpoint,
+            api_key_environment=api_key_environment,
+            tokenizer=tokenizer,
+            deadline_seconds=deadline_seconds,
+        ),
+        say=say,
+        sampling=Sampling(temperature, top_p, max_new_tokens, seed),
+        record=record,
+        input_format=cast("InputFormat", input_format),
+        text_column=text_column,
+    )
+    if html is not None:
+        write_page(found, html)
+        say(f"page: {html}")
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        click.echo(review_text(found))
+    if not found.found:
         sys.exit(3)
 
 

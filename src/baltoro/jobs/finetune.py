@@ -16,10 +16,12 @@ from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
 from baltoro.core.errors import ArtifactError, ConfigError
 from baltoro.core.storage import join
+from baltoro.instructions.reviews.service import SERVICE_FILE, service_file
 from baltoro.jobs.merge import MERGED_FOLDER, write_merged
 from baltoro.jobs.model import is_preset
 from baltoro.jobs.pretrain import register_export
 from baltoro.jobs.recipe import FinetuneStageConfig, Recipe
+from baltoro.jobs.review import taught_to_review
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.jobs.training.preflight import Training, check_settings
 from baltoro.jobs.training.stage import StartingPoint, build_run
@@ -146,6 +148,7 @@ def starting_point(context: Context, parents: Mapping[str, Artifact], index: int
         base, folder = recipe.model.base, base_folder(parents.get("model"))
     else:
         base, folder = parents[chain.whole].relative_path, exported(parents[chain.whole])
+    taught = taught_to_review(recipe, index)
     tuning = None
     if stage.has_adapter:
         tuning = Tuning(
@@ -157,6 +160,7 @@ def starting_point(context: Context, parents: Mapping[str, Artifact], index: int
         merged=tuple(exported(parents[name]) for name in chain.merged),
         tuning=tuning,
         tuning_start=exported(parents[chain.carried]) if chain.carried is not None else None,
+        export_files={} if taught is None else {SERVICE_FILE: service_file(taught)},
     )
 
 

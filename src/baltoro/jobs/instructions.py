@@ -339,15 +339,12 @@ def add_reviews(context: Context, config: ReviewsConfig, tokenizer: Artifact, ma
     from baltoro.instructions.figures import lengths_picture
     from baltoro.instructions.reviews.build import make_examples, merge_extractively, pair_up
     from baltoro.instructions.reviews.readers import read_reviews
+    from baltoro.instructions.reviews.service import token_counter
     from baltoro.jobs.token_passes import tokenizer_of
     from baltoro.papers.reader import read
 
     storage = context.storage
-    loaded = tokenizer_of(storage, tokenizer)
-
-    def count_tokens(text: str) -> int:
-        return len(loaded(text, add_special_tokens=False)["input_ids"])
-
+    count_tokens = token_counter(tokenizer_of(storage, tokenizer))
     papers = cleaned(
         read(
             config.papers,
@@ -485,6 +482,11 @@ def finish_instructions(
 def read_set(storage: Storage, artifact: Artifact, parts: Sequence[str] | None = None) -> pa.Table:
     """Return the examples of a set, or of some of its parts, in :data:`EXAMPLES_SCHEMA`.
 
+    Args:
+        storage: opens the file.
+        artifact: the set.
+        parts: ``signals``, ``reviews``, ``files`` or ``files.NAME``; ``None`` for all.
+
     Raises:
         ArtifactError: the file was altered since it was written.
     """
@@ -494,7 +496,15 @@ def read_set(storage: Storage, artifact: Artifact, parts: Sequence[str] | None =
 
     (file,) = artifact.files(EXAMPLES_FILE)
     table = open_part(storage, PartFile(artifact.uri_of(file), file.sha256)).read()
-    return table if parts is None else table.filter(pc.is_in(table["part"], pa.array(list(parts))))
+    if parts is None:
+        return table
+    chosen = pc.is_in(table["part"], pa.array(list(parts)))
+    for part in parts:
+        kind, _, name = part.partition(".")
+        if name:
+            of_file = pc.and_(pc.equal(table["part"], kind), pc.starts_with(table["origin"], f"{name}/"))
+            chosen = pc.or_(chosen, of_file)
+    return table.filter(chosen)
 
 
 def instructions_parents(recipe: Recipe) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.errors import InputError
 from baltoro.core.storage import Storage, is_local, local_path
 from baltoro.data.tokenizer import save_tokenizer
+from baltoro.instructions.reviews.service import read_service_file, write_service_file
+from baltoro.jobs.review import taught_to_review
 from baltoro.jobs.stages import Context
 from baltoro.jobs.tokenizer import load_tokenizer
 from baltoro.jobs.training.preflight import Training
@@ -75,6 +77,8 @@ def write_merged(  # noqa: PLR0917  (each is a thing of its own that the caller 
             save_tokenizer=lambda folder: save_tokenizer(loaded, folder),
             dtype=training.config.precision,
         )
+        index = int(training.section.rpartition(".")[2])
+        write_service_file(target, taught_to_review(recipe, index))
         files = digest_folder(target)
         context.storage.upload_folder(target, writer.uri_for(MERGED_FOLDER))
     for name, file in sorted(files.items()):
@@ -114,6 +118,7 @@ def merge_folders(adapter: Path, base: Path, output: Path, *, dtype: str) -> Mod
         write_merged_folder(
             output, plan=plan, save_tokenizer=lambda folder: save_tokenizer(tokenizer, folder), dtype=dtype
         )
+        write_service_file(output, read_service_file(adapter))
     except BaseException:
         shutil.rmtree(output, ignore_errors=True)
         raise

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from baltoro.core.config import (
     StrictModel,
@@ -144,9 +144,13 @@ class InstructionsConfig(StrictModel):
         return tuple(name for name in ("signals", "reviews", "files") if getattr(self, name))
 
 
-FinetuneSource = Literal[
-    "instructions", "instructions.signals", "instructions.reviews", "instructions.files", "corpus"
+FinetuneSource = Annotated[
+    str,
+    Field(
+        pattern=r"^(corpus|instructions|instructions\.(signals|reviews|files(\.[A-Za-z0-9][A-Za-z0-9_.-]*)?))$"
+    ),
 ]
+"""A part of the instruction set, one of its files by name, all of it, or the corpus."""
 
 
 class FinetuneDataConfig(DataConfig):
@@ -154,8 +158,8 @@ class FinetuneDataConfig(DataConfig):
 
     sources: tuple[FinetuneSource, ...] = result(
         ("instructions",),
-        "instructions (all of them) or some of instructions.signals, instructions.reviews and "
-        "instructions.files; or corpus alone, for longer contexts",
+        "instructions (all of them) or some of instructions.signals, instructions.reviews, "
+        "instructions.files and instructions.files.NAME; or corpus alone, for longer contexts",
         alias="from",
         min_length=1,
     )
@@ -285,7 +289,11 @@ class Recipe(StrictModel):
         for index, stage in enumerate(self.finetune.stages):
             for source in stage.data.sources:
                 part = source.removeprefix("instructions").removeprefix(".")
-                there = part in self.instructions.parts if part else bool(self.instructions.parts)
+                known = {
+                    *self.instructions.parts,
+                    *(f"files.{file.name}" for file in self.instructions.files),
+                }
+                there = part in known if part else bool(known)
                 if source != "corpus" and not there:
                     raise ValueError(
                         f"finetune.stages.{index}.data.from: {source} is not made by this recipe; fill in "

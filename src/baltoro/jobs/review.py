@@ -23,8 +23,10 @@ from baltoro.instructions.example import Example
 from baltoro.instructions.formats import ExampleReject
 from baltoro.instructions.formats_config import FormatConfig
 from baltoro.instructions.reviews.ask import (
+    DEADLINE_SECONDS,
     DEFAULT_SAMPLING,
     Answer,
+    ChatEndpoint,
     Reviewer,
     Sampling,
     Say,
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from transformers import PreTrainedModel
+
+Device = Literal["auto", "cpu", "cuda"]
 
 _SOURCE = "papers"
 _RECORDS_NAMED = 5
@@ -90,6 +94,8 @@ def review_paper(
     prompt = service_prompt(found, service, reviewer.count_tokens)
     if prompt is None:
         raise InputError(f"{uri}: has neither abstract nor content to review; was it parsed as a whole?")
+    if prompt.cut_sentence:
+        say(prompt.cut_sentence)
     try:
         answer = reviewer.answer(prompt.example(found.paper_id), sampling)
     except ExampleReject as reject:
@@ -113,8 +119,6 @@ def review_paper(
         response_tokens=answer.tokens,
         taught=reviewer.taught,
     )
-    if reviewed.cut_sentence:
-        say(reviewed.cut_sentence)
     if not answer.finished:
         say(f"the response was stopped after {answer.tokens:,} tokens; --max-new-tokens allows more")
     if not reviewed.found:
@@ -122,6 +126,45 @@ def review_paper(
     elif unparsed:
         say("some of the response is no point of any aspect; it is shown under Unparsed")
     return reviewed
+
+
+def reviewer_of(
+    model: str,
+    *,
+    say: Say,
+    base: str | None = None,
+    device: Device | None = None,
+    endpoint: str | None = None,
+    api_key_environment: str | None = None,
+    tokenizer: str | None = None,
+    deadline_seconds: float | None = None,
+) -> Reviewer:
+    """Return the model that the options of the command name; without ``endpoint`` one on this machine.
+
+    Raises:
+        ConfigError: options do not go together, or one cannot be.
+        InputError: a folder is not what it should be.
+    """
+    here = {"--base": base, "--device": device}
+    there = {
+        "--api-key-environment": api_key_environment,
+        "--tokenizer": tokenizer,
+        "--deadline-seconds": deadline_seconds,
+    }
+    for name, value in (here if endpoint is not None else there).items():
+        if value is not None:
+            only = "a model on this machine" if endpoint is not None else "a model behind --endpoint"
+            raise ConfigError(f"{name} is for {only} only; leave it out")
+    if endpoint is None:
+        return LocalModel(model, say=say, base=base, device=device or "auto")
+    return ChatEndpoint(
+        endpoint,
+        model,
+        say=say,
+        api_key_environment=api_key_environment,
+        tokenizer=tokenizer,
+        deadline_seconds=DEADLINE_SECONDS if deadline_seconds is None else deadline_seconds,
+    )
 
 
 def write_page(found: PaperReview, uri: str) -> None:
@@ -228,7 +271,7 @@ class LocalModel:
         *,
         say: Say,
         base: str | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: Device = "auto",
     ) -> None:
         from baltoro.data.tokenizer import load_tokenizer
         from baltoro.models.adapters import OWN_FILE

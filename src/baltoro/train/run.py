@@ -125,6 +125,7 @@ def train_model(
     make_feed: MakeFeed = Feed,
     command_started_at: str | None = None,
     base_name: str = "",
+    export_files: Mapping[str, bytes] | None = None,
 ) -> TrainResult:
     """Train a model from its beginning or its last checkpoint to its end, and export it.
 
@@ -150,6 +151,7 @@ def train_model(
         make_feed: gives the rows; made and used like :class:`~baltoro.data.feed.Feed`.
         command_started_at: when the command was given that this is part of, ISO 8601; kept in the run's head.
         base_name: what an exported adapter says it was trained on.
+        export_files: further files of the export, by name.
 
     Raises:
         ConfigError: batch, length, schedule or parallel degrees do not fit the dataset or the workers.
@@ -279,6 +281,7 @@ def train_model(
             ranks=ranks,
             scratch=scratch,
             base_name=base_name,
+            export_files=export_files or {},
         )
     return TrainResult(
         steps=state.step,
@@ -544,6 +547,7 @@ def _export(
     ranks: Ranks,
     scratch: Path,
     base_name: str,
+    export_files: Mapping[str, bytes],
 ) -> _Export:
     """Write, upload and publish the export; return its URI, files and digest, on every rank."""
     name = f"export-attempt-{claim.attempt:04d}"
@@ -579,6 +583,8 @@ def _export(
                 pass
 
     def publish() -> tuple[dict[str, tuple[int, str]], str]:
+        for file, data in export_files.items():
+            (local / file).write_bytes(data)
         files = digest_folder(local)
         digest = combined_digest(files)
         claim.storage.upload_folder(local, export_uri)

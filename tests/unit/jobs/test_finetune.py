@@ -7,13 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from baltoro.core.artifacts import ArtifactStore
+from baltoro.core.artifacts import ArtifactStore, fingerprint_of
 from baltoro.core.errors import ConfigError, InputError
+from baltoro.core.provenance import collect_provenance
 from baltoro.core.storage import Storage
+from baltoro.corpus.work import parquet_bytes
 from baltoro.instructions.example import Example, Turn
 from baltoro.jobs.finetune import chain_of, finetune_target, training_of
 from baltoro.jobs.instruction_tokens import parts_of_sources, write_rows
-from baltoro.jobs.instructions import InstructionSet, refuse_repeated_ids, with_place
+from baltoro.jobs.instructions import InstructionSet, read_set, refuse_repeated_ids, with_place
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.runner import active_stages, last_stage
 from baltoro.jobs.training.preflight import check_settings
@@ -135,6 +137,24 @@ def test_sources_name_parts_of_the_set():
     assert parts_of_sources(recipe({}).finetune.stages[0].data) is None
     some = recipe({"data": {"from": ["instructions.files"]}})
     assert parts_of_sources(some.finetune.stages[0].data) == ["files"]
+    one = recipe({"data": {"from": ["instructions.files.chats"]}})
+    assert parts_of_sources(one.finetune.stages[0].data) == ["files.chats"]
+    with pytest.raises(ValidationError, match=r"instructions.files.others is not made by this recipe"):
+        recipe({"data": {"from": ["instructions.files.others"]}})
+
+
+def test_one_file_of_a_set_can_be_read_alone(tmp_path):
+    store = ArtifactStore(Storage(), str(tmp_path))
+    writer = store.begin("instructions", "geo", fingerprint_of({}))
+    others = [replace(example, origin=f"notes/{example.origin}") for example in examples(2)]
+    table = with_place([*examples(3), *others], "files", recipe({}).instructions)
+    writer.write_file("examples.parquet", parquet_bytes(table), rows=5)
+    made = writer.publish(
+        inputs={}, stage_version=1, parents={}, counts={}, extra={}, made_by=collect_provenance()
+    )
+    assert read_set(Storage(), made).num_rows == read_set(Storage(), made, ["files"]).num_rows == 5
+    assert read_set(Storage(), made, ["files.chats"]).num_rows == 3
+    assert read_set(Storage(), made, ["signals"]).num_rows == 0
 
 
 def examples(count, words=4):

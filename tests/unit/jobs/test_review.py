@@ -28,7 +28,7 @@ from baltoro.instructions.reviews.triples import INSTRUCTION, review_example
 from baltoro.instructions.tokens import encode_example
 from baltoro.jobs import review as jobs_review
 from baltoro.jobs.recipe import Recipe
-from baltoro.jobs.review import LocalModel, review_paper, taught_to_review, write_page
+from baltoro.jobs.review import LocalModel, review_paper, reviewer_of, taught_to_review, write_page
 from baltoro.papers.reader import read
 from baltoro.testing import chat_server
 from baltoro.testing.chat_server import GOOD, running_chat_server
@@ -377,7 +377,8 @@ def test_an_endpoint_is_asked_in_one_message_and_again_after_trouble(
     assert said[0].startswith(
         "m was taught in the format alpaca, and the server writes its own chat template"
     )
-    assert [line.partition(": ")[2][:8] for line in said[1:4]] == ["HTTP 429", "HTTP 500", "the conn"]
+    again = [line for line in said if line.endswith(" s")]
+    assert [line.partition(": ")[2][:8] for line in again] == ["HTTP 429", "HTTP 500", "the conn"]
     assert "s3cret" not in "".join(said)
 
 
@@ -412,9 +413,9 @@ async def _no_sleep(self, seconds):
     [
         (["401"], 1, "refuses: HTTP 401: .*; see to --endpoint, --model and --api-key-environment"),
         (["400"], 1, "refuses: HTTP 400"),
-        (["500"] * 7, 7, "gave no answer in 7 tries, the last one: HTTP 500: told to fail: 500"),
-        (["no-envelope"] * 7, 7, "the last one: HTTP 200 whose body is no chat completion"),
-        (["silent"] * 7, 7, "the last one: no whole answer within 0.05 seconds; .*--deadline-seconds"),
+        (["500"] * 4, 4, "gave no answer in 4 tries, the last one: HTTP 500: told to fail: 500"),
+        (["no-envelope"] * 4, 4, "the last one: HTTP 200 whose body is no chat completion"),
+        (["silent"] * 4, None, "the last one: no whole answer within 0.05 seconds; .*--deadline-seconds"),
     ],
 )
 def test_an_endpoint_that_gives_no_answer_ends_with_what_it_said(
@@ -426,7 +427,8 @@ def test_an_endpoint_that_gives_no_answer_ends_with_what_it_said(
         endpoint = ChatEndpoint(server.url, "m", say=said.append, deadline_seconds=deadline)
         with pytest.raises(EndpointError, match=complaint):
             reviewed(paper, endpoint)
-        assert len(server.requests) == requests
+        # A request that is given up may not have been read by the server yet.
+        assert requests in (None, len(server.requests))
 
 
 def test_settings_of_an_endpoint_that_cannot_be_are_refused(said, monkeypatch):
@@ -439,6 +441,20 @@ def test_settings_of_an_endpoint_that_cannot_be_are_refused(said, monkeypatch):
         ConfigError, match="--api-key-environment: the environment variable NO_KEY is not set"
     ):
         ChatEndpoint("http://host/v1", "m", say=said.append, api_key_environment="NO_KEY")
+
+
+def test_options_that_do_not_go_together_are_refused(model, said):
+    local, there = {"model": str(model)}, {"model": "m", "endpoint": "http://host/v1"}
+    assert isinstance(reviewer_of(**local, say=said.append, device="cpu"), LocalModel)
+    assert isinstance(reviewer_of(**there, say=said.append, deadline_seconds=5), ChatEndpoint)
+    for options, complaint in (
+        ({**local, "tokenizer": "t"}, "--tokenizer is for a model behind --endpoint only"),
+        ({**local, "deadline_seconds": 5}, "--deadline-seconds is for a model behind --endpoint only"),
+        ({**there, "base": "b"}, "--base is for a model on this machine only"),
+        ({**there, "device": "cpu"}, "--device is for a model on this machine only"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            reviewer_of(**options, say=said.append)
 
 
 # --- what a recipe teaches ---------------------------------------------------------------------------

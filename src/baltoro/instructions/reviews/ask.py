@@ -34,6 +34,12 @@ from baltoro.instructions.reviews.triples import TokenCount
 Say = Callable[[str], None]
 """Tells a person one line."""
 
+DEADLINE_SECONDS = 300.0
+"""A request without its whole answer by then is given up."""
+
+MOST_TRIES = 4
+"""Requests for one review before the endpoint is given up: somebody waits for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -129,7 +135,7 @@ class ChatEndpoint:
         say: Say,
         api_key_environment: str | None = None,
         tokenizer: str | None = None,
-        deadline_seconds: float = 600.0,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         parts = urlsplit(url)
         plain = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
@@ -219,12 +225,12 @@ class ChatEndpoint:
                     raise EndpointError(
                         f"{self._url} refuses: {why}; see to --endpoint, --model and --api-key-environment"
                     )
-                if tries > config.max_retries:
+                if tries == MOST_TRIES:
                     break
                 asked = retry_after_seconds(reply, clock.now())
                 wait = config.backoff_seconds * 2.0 ** (tries - 1) if asked is None else asked
                 wait = min(wait, config.max_backoff_seconds)
-                self._say(f"{self._url}: {why}; trying again in {wait:g} seconds")
+                self._say(f"{self._url}: {why}; trying again in {wait:g} s")
                 await clock.sleep(wait)
         raise EndpointError(
             f"{self._url} gave no answer in {tries} tries, the last one: {why}; see to --endpoint, or "

@@ -62,7 +62,7 @@ def review_page(found: PaperReview, *, reviewed_on: str) -> str:
         model=printable(found.model),
         reviewed_on=reviewed_on,
         shown_tokens=f"{found.prompt.shown.input_tokens:,}",
-        cut=found.cut_sentence,
+        cut=found.prompt.cut_sentence,
         finished=found.finished,
         found=found.found,
         aspects=[

@@ -167,6 +167,18 @@ class ServicePrompt:
     shown: ReviewPrompt
     paper_tokens: int
 
+    @property
+    def cut_sentence(self) -> str:
+        """What of the paper the model was not shown, in one sentence; empty if it read all."""
+        part = self.shown.cut
+        if not part:
+            return ""
+        left_out = {"captions": ", the content left out", "abstract": ", captions and content left out"}
+        return (
+            f"{part} cut to {self.shown.input_tokens:,} of {self.paper_tokens:,} tokens of the "
+            f"paper{left_out.get(part, '')}"
+        )
+
     def example(self, paper_id: str) -> Example:
         """Return the question as an example without a response."""
         turns = [Turn("user", self.shown.instruction), Turn("input", self.shown.input)]
@@ -276,18 +288,6 @@ class PaperReview:
     def found(self) -> bool:
         """Whether the response holds a review at all."""
         return self.review.count() > 0
-
-    @property
-    def cut_sentence(self) -> str:
-        """What of the paper the model was not shown, in one sentence; empty if it read all."""
-        part = self.prompt.shown.cut
-        if not part:
-            return ""
-        left_out = {"captions": ", the content left out", "abstract": ", captions and content left out"}
-        return (
-            f"{part} cut to {self.prompt.shown.input_tokens:,} of {self.prompt.paper_tokens:,} tokens of the "
-            f"paper{left_out.get(part, '')}"
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""

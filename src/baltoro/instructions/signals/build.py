@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 
 from baltoro.instructions.example import Example
 from baltoro.instructions.signals import floats, references, sections, tables, titles
@@ -20,8 +21,8 @@ from baltoro.instructions.signals.config import SignalsConfig
 from baltoro.instructions.signals.knowledge.concepts import Knowledge
 from baltoro.instructions.signals.knowledge.entities import Vocabulary, entity_recognition
 from baltoro.instructions.signals.knowledge.questions import Questions, origin_of
-from baltoro.instructions.signals.quality import CAP_REASONS, check_candidate, check_response
-from baltoro.instructions.signals.tasks import TASKS, Candidate
+from baltoro.instructions.signals.quality import CAP_REASONS, Finding, check_candidate, check_response
+from baltoro.instructions.signals.tasks import TASKS, Candidate, TextKind
 from baltoro.instructions.signals.templates import Templates, builtin_templates
 from baltoro.instructions.signals.text import PaperTexts
 from baltoro.papers.schema import Paper, Reject
@@ -133,6 +134,8 @@ class _Writer:
         self._config = config
         self._templates = templates
         self._source = source
+        self._origin: str | None = None
+        self._known: dict[tuple[str, TextKind], Finding | None] = {}
         self.examples: list[Example] = []
         self.rejects: list[Reject] = []
 
@@ -142,27 +145,33 @@ class _Writer:
         Candidates are taken in the order of their draw until there are enough; checking the others would
         cost time and change nothing.
         """
+        if origin != self._origin:
+            self._origin = origin
+            self._known.clear()
         config, task, templates = self._config, TASKS[name], self._templates[name]
         most = config.per_origin(name)
         stage = STAGE_PREFIX + name
+        first = f"{origin}#{name}"
         numbered = task.per_origin > 1
-        drawn = []
+        drawn: list[tuple[bytes, int, bytes, str, Candidate]] = []
         for number, candidate in enumerate(candidates):
             if candidate.reason:
                 self.rejects.append(Reject(origin, uri, stage, candidate.reason, candidate.detail))
                 continue
-            example_id = f"{origin}#{name}.{number}" if numbered or number else f"{origin}#{name}"
-            drawn.append((*_draws(config.seed, example_id), number, example_id, candidate))
-        drawn.sort(key=lambda item: item[0])
+            example_id = f"{first}.{number}" if numbered or number else first
+            place, word = _draw(config.seed, example_id)
+            drawn.append((place, number, word, example_id, candidate))
+        drawn.sort(key=itemgetter(0))
         made: list[tuple[int, Example]] = []
-        for _, word, number, example_id, candidate in drawn:
+        for _, number, word, example_id, candidate in drawn:
             if len(made) == most:
                 self.rejects.append(Reject(origin, uri, stage, "over_paper_cap", example_id))
                 continue
-            finding = check_candidate(task, candidate.slots, config.quality)
+            slots = candidate.filled()
+            finding = check_candidate(task, slots, config.quality, self._known)
             if finding is None:
-                choice = word % len(templates)
-                turns = templates[choice].turns(candidate.slots)
+                choice = int.from_bytes(word, "big") % len(templates)
+                turns = templates[choice].turns(slots)
                 finding = check_response(turns[-1].text, config.quality)
             if finding is not None:
                 self.rejects.append(Reject(origin, uri, stage, *finding))
@@ -171,11 +180,16 @@ class _Writer:
         self.examples += [example for _, example in sorted(made, key=lambda item: item[0])]
 
 
-def _draws(seed: int, example_id: str) -> tuple[int, int]:
-    """Return two independent numbers of 64 bits: an example's place in any draw, and its template's."""
+def _draw(seed: int, example_id: str) -> tuple[bytes, bytes]:
+    """Return two independent numbers, big-endian: an example's place in any draw, and its template's."""
     data = f"{seed}\0{example_id}".encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(data, digest_size=2 * _WORD_BYTES).digest()
-    return int.from_bytes(digest[:_WORD_BYTES], "big"), int.from_bytes(digest[_WORD_BYTES:], "big")
+    return digest[:_WORD_BYTES], digest[_WORD_BYTES:]
+
+
+def _place(seed: int, example_id: str) -> int:
+    """Return an example's place in any draw, a number of 64 bits."""
+    return int.from_bytes(_draw(seed, example_id)[0], "big")
 
 
 @lru_cache(maxsize=1024)
@@ -207,7 +221,7 @@ class Selection:
         found: dict[str, list[int]] = defaultdict(list)
         for task, example_id in examples:
             if task in caps:
-                draw = _draws(config.seed, example_id)[0]
+                draw = _place(config.seed, example_id)
                 if draw < _weight_bound(config.task(task).weight):
                     found[task].append(draw)
         return cls({task: tuple(sorted(found[task])[: caps[task]]) for task in sorted(found)}, caps)
@@ -244,7 +258,7 @@ def select(
         limit = limits.get(example.task)
         reason = ""
         if weight < 1 or limit is not None:
-            draw = _draws(config.seed, example.example_id)[0]
+            draw = _place(config.seed, example.example_id)
             if draw >= _weight_bound(weight):
                 reason = "not_drawn"
             elif limit is not None and draw > limit:

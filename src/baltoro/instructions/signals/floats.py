@@ -19,9 +19,13 @@ from baltoro.papers.schema import Block
 
 FloatKind = Literal["figure", "table"]
 
+# Each branch begins with a letter and looks back behind it: what begins with \b is tried at every place.
 _KEYWORD = {
-    "figure": re.compile(r"\b(?:[Ff]ig(?:ure)?s?|FIG(?:URE)?S?)\b\.?\s*([A-Z]?\d+)(?!\d)"),
-    "table": re.compile(r"\b(?:[Tt]ab(?:le)?s?|TAB(?:LE)?S?)\b\.?\s*([A-Z]?\d+)(?!\d)"),
+    kind: re.compile(rf"(?:{words})\b\.?\s*([A-Z]?\d+)(?!\d)")
+    for kind, words in {
+        "figure": r"f(?<!\wf)ig(?:ure)?s?|F(?<!\wF)ig(?:ure)?s?|F(?<!\wF)IG(?:URE)?S?",
+        "table": r"t(?<!\wt)ab(?:le)?s?|T(?<!\wT)ab(?:le)?s?|T(?<!\wT)AB(?:LE)?S?",
+    }.items()
 }
 _SINGULAR_LABEL = {
     "figure": re.compile(r"fig(?:ure)?s?\.*\s*([a-z]?\d+)\.?", re.IGNORECASE),
@@ -30,7 +34,7 @@ _SINGULAR_LABEL = {
 _ANOTHER = re.compile(r"[A-Za-z]?\s*(?:(?:and|&|–|-|to)\s*[A-Z]?\d|,\s*[A-Z]?\d+(?!\.?\d|\s*[a-z%°]))")
 """A further number behind a mention; behind a comma one that counts nothing else."""
 
-_STEM = {"figure": "fig", "table": "tab"}
+_STEMS = {"figure": ("fig", "Fig", "FIG"), "table": ("tab", "Tab", "TAB")}
 _NUMBER = re.compile(r"[A-Z]?\d+(?!\d)")
 _OF = re.compile(r"[A-Za-z]?\s+of\b(?! (?:this|the present|our))")
 
@@ -120,31 +124,28 @@ def _refusal(
 
 def _spans_in(flow: Flow, sentence: int) -> list[Span]:
     start, end = flow.sentence_spans[sentence]
-    return [span for span in flow.spans if start <= span.start < end]
+    return [span for span in flow.float_spans if start <= span.start < end]
 
 
 def _mentions(
     flow: Flow, kind: FloatKind, by_id: Mapping[str, int], by_number: Mapping[str, int]
 ) -> Iterator[Mention]:
-    taken: list[tuple[int, int]] = []
-    for span in flow.spans:
+    linked = f"{kind}_ref"
+    for span in flow.float_spans:
         inline = span.inline
-        if inline.kind in ("figure_ref", "table_ref"):
-            taken.append((span.start, span.end))
-            if inline.kind != f"{kind}_ref":
-                continue
+        if inline.kind == linked:
             number = _NUMBER.search(inline.text)
             printed = number.group() if number else one_line(inline.text)
             key = by_id.get(inline.target) if inline.target else None
             if key is None and number and not inline.target:
                 key = by_number.get(printed)
             yield Mention(span.end, flow.sentence_at(span.start), printed, key)
-        else:
-            taken.append((span.start, span.end))
-    if _STEM[kind] not in flow.text.lower():
+    text = flow.text
+    small, capitalized, capitals = _STEMS[kind]
+    if small not in text and capitalized not in text and capitals not in text:
         return
-    for match in _KEYWORD[kind].finditer(flow.text):
-        if any(start < match.end() and match.start(1) < end for start, end in taken):
+    for match in _KEYWORD[kind].finditer(text):
+        if any(span.start < match.end() and match.start(1) < span.end for span in flow.spans):
             continue
         printed = match.group(1)
         yield Mention(match.end(), flow.sentence_at(match.start()), printed, by_number.get(printed.upper()))

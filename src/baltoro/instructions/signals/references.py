@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from baltoro.instructions.signals.tasks import Candidate
 from baltoro.instructions.signals.text import Flow, PaperTexts, one_line
@@ -17,13 +18,14 @@ _LONGEST_ENDING = 40
 _FEWEST_MENTIONS = 3
 _MARK_EDGES = "[]();, "
 _BRACKETED_NOTE = re.compile(r"\s*\[[^\]]{1,40}\]\.?$")
-_TRAILING_OPENING = re.compile(r"(?:\s*(?:[\[({,;]|\b(?:e\.g\.|i\.e\.|see|cf\.|see also)))+\s*$")
-_AUTHORS_OPENING = re.compile(r"\s*\((?:[A-Z][\w.’'-]*,? ?(?:and |& )?){1,3}$")
-_PART_OF_SENTENCE = re.compile(
-    r"(?:\bet al\.?,?|\b(?:by|in|of|from|to|as|with|and|or|the|a|an|that|than|on|for|at|like|following|using"
-    r"|via|while|whereas|both|work|papers?|stud(?:y|ies)|refs?\.?|references?))\s*$",
-    re.IGNORECASE,
-)
+_OPENING_BRACKETS = "[({,;"
+_OPENING_WORDS = ("e.g.", "i.e.", "see also", "see", "cf.")
+_AUTHORS_OPENING = re.compile(r"\((?:[A-Z][\w.’'-]*,? ?(?:and |& )?){1,3}$")
+_PART_LIST = """
+by in of from to as with and or the a an that than on for at like following using via while whereas both work
+paper papers study studies ref ref. refs refs. reference references
+"""
+_PARTS_OF_SENTENCE = (*_PART_LIST.split(), "et al", "et al.", "et al,", "et al.,")
 """The citation is a word of the sentence, not its evidence: what stands before it says nothing yet."""
 
 _YEAR = re.compile(r"(?:1[89]|20)\d\d[a-z]?")
@@ -33,7 +35,8 @@ _AFTER_ANOTHER = re.compile(r"^[\s,;&–—\])-]*(?:and|see|also|e\.g\.,?)?[\s,;
 
 def title_of(reference: Reference) -> str:
     """Return a reference's title on one line, without ``[online]`` or a full stop at its end."""
-    return _BRACKETED_NOTE.sub("", one_line(reference.title)).rstrip(" .")
+    title = one_line(reference.title)
+    return (_BRACKETED_NOTE.sub("", title) if "[" in title else title).rstrip(" .")
 
 
 def reference_resolution(titles: Mapping[str, str], cited: Sequence[Flow]) -> Iterator[Candidate]:
@@ -58,11 +61,12 @@ def reference_resolution(titles: Mapping[str, str], cited: Sequence[Flow]) -> It
             for mark, target in marks:
                 targets.setdefault(mark, set()).add(target)
             for mark, found in targets.items():
-                slots = {"input": sentence_text, "mark": _shown(mark, sentence_text)}
+                slots = {"input": sentence_text}
                 if len(found) > 1:
                     yield Candidate(slots, "ambiguous_mark", mark)
                 else:
-                    yield _answered(slots, titles, next(iter(found)), mark)
+                    named = partial(_named, mark, sentence_text)
+                    yield _answered(slots, titles, next(iter(found)), mark, named)
 
 
 def citation_prediction(titles: Mapping[str, str], cited: Sequence[Flow]) -> Iterator[Candidate]:
@@ -90,7 +94,7 @@ def citation_prediction(titles: Mapping[str, str], cited: Sequence[Flow]) -> Ite
             if len(context) < _SHORTEST_CONTEXT or span.start - own_start < _SHORTEST_STATEMENT:
                 detail = f"{len(context)} characters before the citation"
                 yield Candidate(slots, "too_short", detail)
-            elif _PART_OF_SENTENCE.search(context[-_LONGEST_ENDING:]):
+            elif _ends_with_word(context[-_LONGEST_ENDING:].lower(), _PARTS_OF_SENTENCE):
                 yield Candidate(slots, "fragment", context[-60:])
             else:
                 yield _answered(slots, titles, span.inline.target, span.inline.text)
@@ -120,9 +124,34 @@ def related_paper(texts: PaperTexts, titles: Mapping[str, str], cited: Sequence[
 
 def _without_opening(context: str) -> str:
     """Return what stands before a citation without the bracket, ``see`` or authors that open it."""
-    ending = _TRAILING_OPENING.sub("", context[-_LONGEST_ENDING:])
-    ending = _AUTHORS_OPENING.sub("", ending)
+    ending = context[-_LONGEST_ENDING:].rstrip()
+    while ending:
+        if ending[-1] in _OPENING_BRACKETS:
+            ending = ending[:-1].rstrip()
+        elif word := _ends_with_word(ending, _OPENING_WORDS):
+            ending = ending.removesuffix(word).rstrip()
+        else:
+            break
+    place = ending.rfind("(")
+    if place >= 0 and _AUTHORS_OPENING.match(ending, place):
+        ending = ending[:place]
     return (context[:-_LONGEST_ENDING] + ending).rstrip()
+
+
+def _ends_with_word(text: str, words: tuple[str, ...]) -> str:
+    """Return which of the words a text ends with, the first that fits, and empty if with none."""
+    if not text.endswith(words):
+        return ""
+    return next((word for word in words if text.endswith(word) and not _goes_on(text, len(word))), "")
+
+
+def _goes_on(text: str, length: int) -> bool:
+    before = text[-length - 1 : -length]
+    return before.isalnum() or before == "_"
+
+
+def _named(mark: str, sentence: str) -> dict[str, str]:
+    return {"mark": _shown(mark, sentence)}
 
 
 def _shown(mark: str, sentence: str) -> str:
@@ -133,11 +162,17 @@ def _shown(mark: str, sentence: str) -> str:
     return f"[{mark}]" if mark.isdigit() else mark
 
 
-def _answered(slots: dict[str, str], titles: Mapping[str, str], target: str | None, mark: str) -> Candidate:
+def _answered(
+    slots: dict[str, str],
+    titles: Mapping[str, str],
+    target: str | None,
+    mark: str,
+    costly: Callable[[], dict[str, str]] | None = None,
+) -> Candidate:
     title = titles.get(target or "")
     if title is None:
         return Candidate(slots, "unlinked", mark)
     if not title:
         return Candidate(slots, "no_title", f"{mark} → {target}")
     slots["output"] = title
-    return Candidate(slots)
+    return Candidate(slots, costly=costly)

@@ -8,28 +8,25 @@ from collections.abc import Iterator
 from baltoro.instructions.signals.tasks import Candidate
 from baltoro.instructions.signals.text import PaperTexts, one_line
 
-SECTION_KINDS: dict[str, re.Pattern[str]] = {
-    kind: re.compile(rf"(?:{pattern})")
-    for kind, pattern in {
-        "introduction": r"(?:general )?introduction",
-        "related work": r"related (?:work|works|research|literature|studies)|literature review|prior work"
-        r"|previous work",
-        "methods": r"(?:(?:materials?|subjects?|patients?|participants|data|study design|experimental|online)"
-        r"(?: and|,)? )?(?:methods?|methodology|methodologies|procedures)"
-        r"|methods? and materials?|our (?:method|approach)|proposed (?:method|approach|framework)",
-        "experiments": r"(?:numerical |empirical )?experiments?|experimental (?:setup|set-up|settings?)"
-        r"|experiment setup",
-        "results": r"(?:main |experimental |empirical )?results?|findings",
-        "discussion": r"(?:general )?discussions?",
-        "conclusion": r"(?:concluding remarks|conclusions?)"
-        r"(?: and (?:future (?:work|directions?|perspectives?)|outlook|perspectives?))?",
-    }.items()
+SECTION_KINDS: dict[str, str] = {
+    "introduction": r"(?:general )?introduction",
+    "related work": r"related (?:work|works|research|literature|studies)|literature review|prior work"
+    r"|previous work",
+    "methods": r"(?:(?:materials?|subjects?|patients?|participants|data|study design|experimental|online)"
+    r"(?: and|,)? )?(?:methods?|methodology|methodologies|procedures)"
+    r"|methods? and materials?|our (?:method|approach)|proposed (?:method|approach|framework)",
+    "experiments": r"(?:numerical |empirical )?experiments?|experimental (?:setup|set-up|settings?)"
+    r"|experiment setup",
+    "results": r"(?:main |experimental |empirical )?results?|findings",
+    "discussion": r"(?:general )?discussions?",
+    "conclusion": r"(?:concluding remarks|conclusions?)"
+    r"(?: and (?:future (?:work|directions?|perspectives?)|outlook|perspectives?))?",
 }
-"""Kind of section → headings that mean it, in lower case and whole."""
+"""Kind of section → pattern of the headings that mean it, in lower case and whole; it captures no group."""
 
 KIND_LIST = ", ".join(SECTION_KINDS)
 
-_HEADING = re.compile("|".join(f"({pattern.pattern})" for pattern in SECTION_KINDS.values()))
+_HEADING = re.compile("|".join(f"({pattern})" for pattern in SECTION_KINDS.values()))
 _KINDS = tuple(SECTION_KINDS)
 _NUMBERING = re.compile(r"^(?:[0-9]+(?:\.[0-9]+)*|[IVX]+|[A-Z])[.):]?\s+")
 _KEEPS_KIND = frozenset(("introduction", "methods", "results", "experiments"))

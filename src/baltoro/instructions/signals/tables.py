@@ -29,21 +29,20 @@ def table_content(texts: PaperTexts) -> Iterator[Candidate]:
     for number, block in enumerate(block for block in texts.paper.blocks() if block.kind == "table"):
         if not block.cells:
             continue
-        cells = [[one_line(cell or "") for cell in row] for row in block.cells]
-        slots = {"input": _printed(block, texts.caption(block), cells)}
-        header, rows = cells[0], cells[1:]
+        header = _one_line_each(block.cells[0])
         width = len(header)
         names = header[1:]
         if (
             width < 2
-            or any(len(row) != width for row in rows)
+            or any(len(row) != width for row in block.cells)
             or len(set(names)) < len(names)
             or not all(map(_is_name, names))
         ):
-            yield Candidate(slots, "unclear_header", " | ".join(header)[:120])
+            yield Candidate({}, "unclear_header", " | ".join(header)[:120])
             continue
+        rows = [_one_line_each(row) for row in block.cells[1:]]
         if _is_second_header(rows):
-            yield Candidate(slots, "unclear_header", " | ".join(rows[0])[:120])
+            yield Candidate({}, "unclear_header", " | ".join(rows[0])[:120])
             continue
         objects = [row[0] for row in rows]
         times = Counter(objects)
@@ -60,10 +59,15 @@ def table_content(texts: PaperTexts) -> Iterator[Candidate]:
             if _CONTENT.search(value) and len(value) <= _LONGEST_VALUE and value not in (name, row[0])
         ]
         if len(told_apart) < 2 or not choices:
-            yield Candidate(slots, "unclear_rows", " | ".join(objects)[:120])
+            yield Candidate({}, "unclear_rows", " | ".join(objects)[:120])
             continue
+        slots = {"input": _printed(block, texts.caption(block), [header, *rows])}
         for row_name, column, value in _drawn(choices, f"{number}\0{slots['input']}"):
             yield Candidate({**slots, "object": row_name, "key": column, "value": value})
+
+
+def _one_line_each(row: list[str]) -> list[str]:
+    return [one_line(cell or "") for cell in row]
 
 
 def _is_name(cell: str) -> bool:

@@ -13,15 +13,16 @@ from baltoro.papers.schema import Block, Inline, Paper
 _SPACES = re.compile(r"\s+")
 _DOI_AT_END = re.compile(r"\s*(?:DOI:?\s*)?https?://(?:dx\.)?doi\.org/\S+\Z", re.IGNORECASE)
 _NOT_OF_THE_ABSTRACT = re.compile(r"supplementary|electronic supplementary|trial registration", re.IGNORECASE)
+_FLOAT_KINDS = frozenset(("figure_ref", "table_ref"))
 _PIECES_BACK = 100
 _BRACKET_REACH = 400
 _NUMERIC_MARK = re.compile(r"[\s\d,;–-]+")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 
 _SENTENCE_END = re.compile(
-    r"[.!?][\"'”’)\]]*(?:\s?\[[\d,;\s–-]+\])*\s+(?=[\"'“‘(\[]*(?:[^\W\d_a-zß-öø-ÿ]|\d|\$|\\))"
+    r"([.!?][\"'”’)\]]*(?:\s?\[[\d,;\s–-]+\])*)\s+(?=[\"'“‘(\[]*(?:[^\W\d_a-zß-öø-ÿ]|\d|\$|\\))"
 )
-_LAST_WORD = re.compile(r"[^\s(\[]+\Z")
+_LONGEST_ABBREVIATION = 12
 _ABBREVIATION_LIST = """
 al fig figs eq eqs ref refs tab sec sect ch chap no nos vol vs cf approx ca resp dr prof mr mrs ms
 st e.g i.e viz etc spp sp ssp var subsp sup suppl supp app appx def thm lem prop cor ex max min avg
@@ -46,12 +47,13 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     for match in _SENTENCE_END.finditer(text):
         end = match.start()
         if text[end] == ".":
-            word = _LAST_WORD.search(text, max(start, end - 12), end)
-            if word:
-                last = word.group()
+            before = text[max(start, end - _LONGEST_ABBREVIATION) : end]
+            words = before.replace("(", " ").replace("[", " ").split()
+            if words and before[-1] not in " ([":
+                last = words[-1]
                 if last.lower() in _ABBREVIATIONS or (len(last) == 1 and last.isupper()):
                     continue
-        spans.append((start, end + len(match.group().rstrip())))
+        spans.append((start, match.end(1)))
         start = match.end()
     if text[start:].strip():
         spans.append((start, len(text.rstrip())))
@@ -77,12 +79,19 @@ class Flow:
 
     LaTeX stands between dollar signs; a citation printed as a bare number outside brackets, as superscripts
     are, gets them; marks of notes are left out.
+
+    Attributes:
+        text: all of it.
+        spans: of everything but plain text, in order.
+        float_spans: those of references to figures and tables.
     """
 
     def __init__(self, inlines: Sequence[Inline]) -> None:
         pieces: list[str] = []
         self.spans: list[Span] = []
+        self.float_spans: list[Span] = []
         length = 0
+        after_space = True
         for inline in inlines:
             kind = inline.kind
             if kind == "note_ref":
@@ -94,14 +103,19 @@ class Flow:
                 text = f"${text.strip()}$" if inline.target == "tex" and text.strip() else text
             elif kind == "citation":
                 text = _citation_mark(text, pieces)
-            if text.startswith(" ") and (not pieces or pieces[-1].endswith(" ")):
+            if after_space and text.startswith(" "):
                 text = text[1:]
             if not text:
                 continue
+            end = length + len(text)
             if kind != "text":
-                self.spans.append(Span(length, length + len(text), inline))
+                span = Span(length, end, inline)
+                self.spans.append(span)
+                if kind in _FLOAT_KINDS:
+                    self.float_spans.append(span)
             pieces.append(text)
-            length += len(text)
+            after_space = text[-1] == " "
+            length = end
         self.text = "".join(pieces).rstrip()
 
     @cached_property
@@ -121,13 +135,10 @@ class Flow:
             spans.append((begin, end))
         return spans
 
-    @cached_property
-    def _sentence_starts(self) -> list[int]:
-        return [start for start, _ in self.sentence_spans]
-
     def sentence_at(self, position: int) -> int:
         """Return the number of the sentence that holds a position."""
-        return max(bisect_right(self._sentence_starts, position) - 1, 0)
+        # Whatever sentence begins at the position itself sorts before this pair.
+        return max(bisect_right(self.sentence_spans, (position, len(self.text) + 1)) - 1, 0)
 
 
 def _citation_mark(text: str, pieces: Sequence[str]) -> str:
@@ -140,6 +151,10 @@ def _citation_mark(text: str, pieces: Sequence[str]) -> str:
         return plain
     space = "" if not before or before[-1] in " (" else " "
     return f"{space}[{plain.strip()}]" if any(map(str.isdigit, plain)) else plain
+
+
+def _without_doi(text: str) -> str:
+    return _DOI_AT_END.sub("", text) if "doi.org/" in text.lower() else text
 
 
 class PaperTexts:
@@ -162,7 +177,7 @@ class PaperTexts:
 
     def caption(self, block: Block) -> str:
         """Return the caption of a figure or table, without the DOI that some publishers add to it."""
-        return _DOI_AT_END.sub("", self.text(block))
+        return _without_doi(self.text(block))
 
     @cached_property
     def paragraphs(self) -> list[Block]:
@@ -175,7 +190,7 @@ class PaperTexts:
         return " ".join(filter(None, map(self._part_of_abstract, self.paper.abstract)))
 
     def _part_of_abstract(self, block: Block) -> str:
-        text = _DOI_AT_END.sub("", self.text(block))
+        text = _without_doi(self.text(block))
         label = one_line(block.label or "").rstrip(".:")
         if _NOT_OF_THE_ABSTRACT.match(label):
             return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from baltoro.checkpoint.head import RunIdentity, read_head
 from baltoro.checkpoint.ledger import read_ledger
@@ -34,6 +34,7 @@ class StartingPoint:
         merged: adapters that belong to the base, in order.
         tuning: what is trained beside a frozen base; ``None`` trains everything.
         tuning_start: the adapter that is trained further.
+        export_files: further files of the export, by name.
     """
 
     base: str
@@ -41,6 +42,7 @@ class StartingPoint:
     merged: tuple[RemoteFolder, ...] = ()
     tuning: Tuning | None = None
     tuning_start: RemoteFolder | None = None
+    export_files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def build_run(  # noqa: PLR0917  (each is a thing of its own that the caller has at hand)
@@ -99,6 +101,7 @@ def build_run(  # noqa: PLR0917  (each is a thing of its own that the caller has
             merged=start.merged,
             tuning=start.tuning,
             tuning_start=start.tuning_start,
+            export_files=start.export_files,
             rope_scaling=training.rope_scaling,
             tokenizer=parents["tokenizer"],
             train_files=train_files,

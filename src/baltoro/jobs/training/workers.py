@@ -88,6 +88,7 @@ class WorkerSettings:
     ``strikes`` are the faults of a rehearsal; ``command_started_at`` (ISO 8601) is when it all began.
     ``base_folder`` holds the base's weights, where it is no preset; ``merged`` the adapters that belong to
     it, ``tuning`` what is trained beside it, from the adapter in ``tuning_start`` on if there is one.
+    ``export_files`` are further files of the export.
     """
 
     config: TrainConfig
@@ -113,6 +114,7 @@ class WorkerSettings:
     merged: tuple[RemoteFolder, ...] = ()
     tuning: Tuning | None = None
     tuning_start: RemoteFolder | None = None
+    export_files: Mapping[str, bytes] = field(default_factory=dict)
     command_started_at: str = field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds")
     )
@@ -483,6 +485,7 @@ def _train(
             make_feed=feed_of(settings.config),
             command_started_at=settings.command_started_at,
             base_name=settings.base,
+            export_files=settings.export_files,
         )
     finally:
         logging.getLogger("baltoro").removeHandler(teller)

@@ -130,5 +130,5 @@ def test_an_answer_without_a_review_is_given_as_it_came_but_for_control_characte
 )
 def test_what_was_cut_is_said_in_a_sentence(found, part, sentence):
     cut = replace(found, prompt=ServicePrompt(ReviewPrompt("", "", 10, part), 99))
-    assert cut.cut_sentence == sentence
+    assert cut.prompt.cut_sentence == sentence
     assert cut.as_dict()["cut"] == {"part": part or None, "shown_tokens": 10, "paper_tokens": 99}

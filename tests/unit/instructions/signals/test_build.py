@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from baltoro.core.config import decode, result_fields
 from baltoro.core.errors import ConfigError
 from baltoro.instructions.example import Example, Turn
+from baltoro.instructions.signals import references
 from baltoro.instructions.signals.build import (
     Selection,
     count_tasks,
@@ -20,7 +21,7 @@ from baltoro.instructions.signals.knowledge.concepts import Statements
 from baltoro.instructions.signals.knowledge.entities import Vocabulary
 from baltoro.instructions.signals.quality import REASONS
 from baltoro.instructions.signals.tasks import TASKS
-from baltoro.papers.schema import Paper, paper_from_dict, paper_to_dict
+from baltoro.papers.schema import Block, Inline, Paper, paper_from_dict, paper_to_dict
 
 PAPER_TASKS = [name for name, task in TASKS.items() if task.material == "paper"]
 
@@ -91,6 +92,26 @@ def test_every_candidate_is_an_example_or_a_reject(paper):
     counts = count_tasks(*paper_examples(paper, few))
     assert all(count.kept <= 1 for count in counts.values())
     assert counts["section_classification"].over_cap == {"over_paper_cap": 3}
+
+
+def test_costly_values_are_made_for_drawn_candidates_only(paper, monkeypatch):
+    named = []
+    shown = references._shown
+    monkeypatch.setattr(references, "_shown", lambda *given: named.append(given) or shown(*given))
+    for number in range(30):
+        paper.sections[0].blocks.append(
+            Block(
+                "paragraph",
+                [
+                    Inline("text", f"Ice below debris of lot {number} melts more slowly in every season "),
+                    Inline("citation", "[1]", "b1"),
+                    Inline("text", "."),
+                ],
+            )
+        )
+    counts = count_tasks(*paper_examples(paper, SignalsConfig()))["reference_resolution"]
+    assert (counts.kept, counts.over_cap["over_paper_cap"]) == (4, 29)
+    assert len(named) == 4
 
 
 def test_only_named_tasks_are_made(paper):

@@ -43,6 +43,7 @@ def outcomes(texts, kind="figure"):
         ("The stakes are drawn in Figs. 1 and 2.", "several_floats"),
         ("The stakes are drawn in Fig. 1, 20 days after the first.", "Figure 1"),
         ("The stakes are drawn in Fig. 1A-D for both glaciers.", "Figure 1"),
+        ("Unlike config 2 and CONFIG 2, all is drawn in FIGURE 1.", "Figure 1"),
     ],
 )
 def test_mentions_are_matched_by_keyword_and_number(sentence, outcome):
@@ -89,7 +90,7 @@ TITLES = {"b1": "Melting below debris", "b2": "", "b3": "Ice in the sun"}
 
 def test_a_mark_leads_to_the_title_of_its_entry():
     cited = citing("Ice melts ", ("[1,", "b1"), " ", ("3]", "b3"), ". More text.")
-    found = [(c.slots["mark"], c.slots["output"]) for c in reference_resolution(TITLES, cited)]
+    found = [(c.filled()["mark"], c.slots["output"]) for c in reference_resolution(TITLES, cited)]
     assert found == [("[1]", "Melting below debris"), ("[3]", "Ice in the sun")]
     assert {c.slots["input"] for c in reference_resolution(TITLES, cited)} == {"Ice melts [1, 3]."}
 
@@ -106,9 +107,15 @@ def test_marks_that_lead_nowhere_are_refused(parts, reason):
     assert [c.reason for c in reference_resolution(TITLES, citing(*parts))] == [reason]
 
 
+def test_how_a_mark_is_named_is_left_for_the_mark_that_is_drawn():
+    (candidate,) = reference_resolution(TITLES, citing("It follows Ek et al. (", ("2010", "b1"), ")."))
+    assert "mark" not in candidate.slots
+    assert candidate.filled() == {**candidate.slots, "mark": "Ek et al. (2010)"}
+
+
 def test_a_year_alone_is_named_with_its_authors():
     cited = citing("It follows Ek et al. (", ("2010", "b1"), ") in all.")
-    assert [c.slots["mark"] for c in reference_resolution(TITLES, cited)] == ["Ek et al. (2010)"]
+    assert [c.filled()["mark"] for c in reference_resolution(TITLES, cited)] == ["Ek et al. (2010)"]
 
 
 STATEMENT = "Thin debris speeds up the melting of the ice below it in nearly all of the northern ranges"
@@ -133,6 +140,18 @@ def test_only_the_first_of_several_citations_is_predicted():
 def test_a_citation_that_no_statement_stands_before_is_refused(before, reason):
     cited = citing(f"{before} (", ("Ek, 2010", "b1"), ").")
     assert [c.reason for c in citation_prediction(TITLES, cited)] == [reason]
+
+
+@pytest.mark.parametrize("opening", [" (see", " (see also", " (e.g.", ", cf. [", "; (i.e. see", " [{"])
+def test_what_opens_a_citation_is_no_part_of_the_statement(opening):
+    (candidate,) = citation_prediction(TITLES, citing(f"{STATEMENT}{opening} ", ("2010", "b1"), ")."))
+    assert candidate.slots["input"] == STATEMENT
+
+
+def test_a_word_that_ends_like_an_opening_is_part_of_the_statement():
+    (candidate,) = citation_prediction(TITLES, citing(f"{STATEMENT} we foresee ", ("[1]", "b1"), "."))
+    assert candidate.reason == ""
+    assert candidate.slots["input"] == f"{STATEMENT} we foresee"
 
 
 def test_authors_in_the_bracket_are_part_of_the_citation():

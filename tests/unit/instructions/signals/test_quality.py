@@ -113,6 +113,16 @@ def test_an_answer_that_the_question_gives_away_is_refused():
     )
 
 
+def test_what_is_known_of_a_text_is_not_looked_for_again():
+    title, abstract = "A century of glacier change", PLAIN * 6
+    slots = {"input": abstract, "output": title}
+    known = {}
+    assert check_candidate(TASKS["title_from_abstract"], slots, CONFIG, known) is None
+    assert known == {(title, "title"): None, (abstract, "abstract"): None}
+    known[abstract, "abstract"] = ("garbled", "as noted")
+    assert check_candidate(TASKS["title_from_abstract"], slots, CONFIG, known) == ("garbled", "as noted")
+
+
 def test_letters_are_counted_outside_formulas():
     assert letter_fraction("abc $1+2+3+4$ déf") == 1.0
     assert letter_fraction("") == 0.0

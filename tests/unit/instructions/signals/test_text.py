@@ -16,6 +16,8 @@ from baltoro.papers.schema import INLINE_KINDS, Block, Inline, Paper
         "Samples of P. falciparum were kept cold.",
         "It melts, e.g. In spring, and freezes.",
         "The rate was 3.5 mm per year.",
+        "Methods\nP. falciparum was kept cold.",
+        "Cold (P. Ek) and [e.g. Ice] stayed.",
     ],
 )
 def test_abbreviations_initials_and_numbers_end_no_sentence(text):
