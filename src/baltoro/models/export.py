@@ -99,15 +99,19 @@ def write_merged_folder(
 
 
 def _name_rope_theta(path: Path) -> None:
-    """Repeat the rotary base where transformers 4, and servers built on it, look for it.
+    """Repeat the rotary base and stretched positions where transformers 4, and servers built on it, look.
 
-    They do not know ``rope_parameters`` and would take 10,000 without a word.
+    They do not know ``rope_parameters`` and would take 10,000, and unstretched positions, without a word.
     """
     config = json.loads(path.read_text(encoding="utf-8"))
-    theta = (config.get("rope_parameters") or {}).get("rope_theta")
-    if theta is not None:
-        config["rope_theta"] = theta
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    rotary = config.get("rope_parameters") or {}
+    if "rope_theta" not in rotary:
+        return
+    config["rope_theta"] = rotary["rope_theta"]
+    if rotary.get("rope_type", "default") != "default":
+        # transformers 5 reads this one first, so it says the same.
+        config["rope_scaling"] = rotary
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _write_generation_config(folder: Path, config: Any) -> None:
