@@ -90,9 +90,7 @@ def test_targets_are_found_by_the_ends_of_their_names_or_refused():
     assert not any("lm_head" in name for name in every)
     some = target_layers(model, AdapterConfig(targets=("v_proj", "q_proj")))
     assert some == [name for name in every if name.endswith(("q_proj", "v_proj"))]
-    with pytest.raises(
-        ConfigError, match=r"'query' matches no linear layer; this model has down_proj, gate"
-    ):
+    with pytest.raises(ConfigError, match=r"'query' matches no linear layer; this model has down_proj, gate"):
         target_layers(model, AdapterConfig(targets=("query",)))
     with pytest.raises(ConfigError, match="the output projection takes no adapter"):
         target_layers(model, AdapterConfig(targets=("lm_head",)))
