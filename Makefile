@@ -42,7 +42,7 @@ mlflow: setup ## open the tracking page of `make run` on http://127.0.0.1:5000
 .PHONY: test
 test: setup ## every test but the slow ones: unit, distributed, parity, jobs, architecture
 # Processes of their own: a Ray or an MLflow that one suite started leaves logging and state behind.
-	$(BIN)/pytest -m "not slow and not jobs and not distributed"
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not jobs and not distributed"
 	$(BIN)/pytest -m "not slow and distributed"
 	$(BIN)/pytest -m "not slow and jobs" tests/unit
 	$(BIN)/pytest -m "not slow" tests/jobs
