@@ -26,7 +26,7 @@ from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.jobs.training.preflight import Training, check_settings
 from baltoro.jobs.training.stage import StartingPoint, build_run
 from baltoro.jobs.training.workers import RemoteFolder, base_folder
-from baltoro.models.adapters import Tuning
+from baltoro.models.adapters import Tuning, refuse_missing_four_bits
 from baltoro.models.rope_scaling_config import RopeScalingConfig
 from baltoro.tracking.mlflow import StageRun, Tracker
 
@@ -97,10 +97,13 @@ def finetune_inputs(context: Context, index: int) -> dict[str, Any]:
 
     Raises:
         ConfigError: settings that no dataset would make right; told before anything is built.
+        PlatformError: the library for 4-bit weights is not installed.
     """
     recipe = context.recipe
     stage = recipe.finetune.stages[index].settled()
     check_settings(training_of(recipe, index))
+    if stage.quantized:
+        refuse_missing_four_bits()
     inputs = result_fields(stage, "finetune.")
     # How rows are made is the token dataset's identity, which is a parent.
     inputs = {key: value for key, value in inputs.items() if not key.startswith("finetune.data.")}

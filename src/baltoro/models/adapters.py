@@ -11,6 +11,7 @@ On disk an adapter is what peft reads (``adapter_config.json``, ``adapter_model.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -133,18 +134,25 @@ def quantize_layers(model: PreTrainedModel, config: QuantizationConfig) -> None:
     Raises:
         PlatformError: bitsandbytes is not installed.
     """
-    import importlib.util
-
     from baltoro.models.nf4 import Nf4Linear
 
+    refuse_missing_four_bits()
+    for name in linear_layers(model):
+        layer: Any = model.get_submodule(name)
+        model.set_submodule(name, Nf4Linear(layer, double_quantization=config.double))
+
+
+def refuse_missing_four_bits() -> None:
+    """Refuse 4-bit bases where the library that quantises them is absent.
+
+    Raises:
+        PlatformError: bitsandbytes is not installed.
+    """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise PlatformError(
             "method=qlora and longqlora need bitsandbytes, which is not installed here; install the extra "
             "with `pip install 'baltoro[nf4]'`, or use method=lora"
         )
-    for name in linear_layers(model):
-        layer: Any = model.get_submodule(name)
-        model.set_submodule(name, Nf4Linear(layer, double_quantization=config.double))
 
 
 def _is_output(model: PreTrainedModel, target: str) -> bool:

@@ -8,16 +8,17 @@ import pytest
 from pydantic import ValidationError
 
 from baltoro.core.artifacts import ArtifactStore, fingerprint_of
-from baltoro.core.errors import ConfigError, InputError
+from baltoro.core.errors import ConfigError, InputError, PlatformError
 from baltoro.core.provenance import collect_provenance
 from baltoro.core.storage import Storage
 from baltoro.corpus.work import parquet_bytes
 from baltoro.instructions.example import Example, Turn
-from baltoro.jobs.finetune import chain_of, finetune_target, training_of
+from baltoro.jobs.finetune import chain_of, finetune_inputs, finetune_target, training_of
 from baltoro.jobs.instruction_tokens import parts_of_sources, write_rows
 from baltoro.jobs.instructions import InstructionSet, read_set, refuse_repeated_ids, with_place
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.runner import active_stages, last_stage
+from baltoro.jobs.stages import Context
 from baltoro.jobs.training.preflight import check_settings
 from baltoro.models.config import ShiftedAttentionConfig
 from baltoro.testing.training_jobs import write_tokenizer
@@ -131,6 +132,13 @@ def test_a_stage_s_settings_are_refused_under_its_own_name():
     long = {"rope_scaling": LINEAR, "data": {"sequence_length": 2048}, "global_batch_tokens": 4096}
     with pytest.raises(ConfigError, match=r"^finetune.stages.0.data.sequence_length=2048 is longer"):
         check_settings(training_of(recipe(long), 0))
+
+
+def test_four_bits_without_their_library_are_refused_when_planning(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    finetune_inputs(Context(recipe({"method": "lora"})), 0)
+    with pytest.raises(PlatformError, match=r"need bitsandbytes.*baltoro\[nf4\]'`, or use method=lora"):
+        finetune_inputs(Context(recipe({"method": "longqlora"})), 0)
 
 
 def test_sources_name_parts_of_the_set():
