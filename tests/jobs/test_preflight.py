@@ -9,7 +9,7 @@ from baltoro.cli import main
 from baltoro.core.errors import BaltoroError
 from baltoro.jobs.cluster import check_resources, connected
 from baltoro.jobs.stages import Context
-from baltoro.jobs.training.preflight import check_workers
+from baltoro.jobs.training.preflight import check_workers, pretraining
 from baltoro.testing.papers import write_papers
 from baltoro.testing.training_jobs import tiny_recipe
 
@@ -51,9 +51,9 @@ def test_a_node_that_may_not_write_into_the_run_s_folder_is_named(ray_session, t
     recipe = tiny_recipe(str(tmp_path), cluster={"workers": 2, "address": ray_session})
     (tmp_path / "run").write_text("a file in the way")
     with pytest.raises(BaltoroError, match=str(tmp_path / "run")) as caught, connected(recipe):
-        check_workers(Context(recipe), str(tmp_path / "run" / "tiny"))
+        check_workers(Context(recipe), pretraining(recipe), str(tmp_path / "run" / "tiny"))
     assert "Traceback" not in caught.value.message
-    check_workers(Context(recipe), str(tmp_path / "elsewhere"))
+    check_workers(Context(recipe), pretraining(recipe), str(tmp_path / "elsewhere"))
 
 
 def test_too_few_cpus_or_gpus_are_refused_and_elastic_workers_need_only_the_least(ray_session, tmp_path):
