@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from baltoro.core.errors import ConfigError
+from baltoro.core.statistics import wilson_interval
 from baltoro.evaluation.lengths import choose_lengths
 from baltoro.evaluation.scoring import evaluating
-from baltoro.evaluation.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -11,10 +11,10 @@ from pathlib import PurePosixPath
 from typing import Literal, cast, get_args
 
 from baltoro.core.errors import InputError
+from baltoro.core.statistics import wilson_interval
 from baltoro.core.storage import Storage
 from baltoro.instructions.example import Example, Turn
 from baltoro.instructions.sheet import example_digest, unguarded
-from baltoro.instructions.statistics import wilson_interval
 from baltoro.papers.detect import decode
 from baltoro.papers.reader import is_hidden
 from baltoro.papers.schema import ReadReject, Reject

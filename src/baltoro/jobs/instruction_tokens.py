@@ -25,7 +25,7 @@ from baltoro.jobs.recipe import FinetuneDataConfig, FinetuneStageConfig, Recipe
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.jobs.token_passes import PAPERS_SCHEMA, tokenizer_of
 from baltoro.jobs.tokens import build_tokens_of, finish_tokens, tokens_inputs_of
-from baltoro.papers.schema import REJECT_SCHEMA, Reject
+from baltoro.papers.schema import Reject, rejects_to_table
 from baltoro.tracking.mlflow import StageRun
 
 REJECTS_FILE = "rejects.parquet"
@@ -227,10 +227,7 @@ def write_tables(
     }
     papers = pa.table(columns).cast(PAPERS_SCHEMA)
     writer.write_file("papers.parquet", parquet_bytes(papers), rows=papers.num_rows)
-    refused = pa.Table.from_pylist(
-        [{name: getattr(reject, name) for name in REJECT_SCHEMA.names} for reject in rejects],
-        schema=REJECT_SCHEMA,
-    )
+    refused = rejects_to_table(rejects)
     writer.write_file(REJECTS_FILE, parquet_bytes(refused), rows=refused.num_rows)
 
 

@@ -32,7 +32,7 @@ from baltoro.jobs.recipe import InstructionsConfig, Recipe
 from baltoro.jobs.stages import Context, Stage, StageOutput, remove_staging
 from baltoro.jobs.tokens import run_tasks
 from baltoro.papers.metadata import MetadataTable
-from baltoro.papers.schema import REJECT_SCHEMA, Paper, Reject
+from baltoro.papers.schema import Paper, Reject, rejects_to_table
 from baltoro.tracking.mlflow import StageRun, Tracker
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def build_instructions(
             ", ".join(f"{count} {reason}" for reason, count in reasons) or "there was nothing to make them of"
         )
         raise InputError(f"instructions: not one example is left ({told}); look at the settings of its parts")
-    rejects = pa.Table.from_pylist([_reject_row(reject) for reject in made.rejects], schema=REJECT_SCHEMA)
+    rejects = rejects_to_table(made.rejects)
     writer.write_file(EXAMPLES_FILE, parquet_bytes(examples), rows=examples.num_rows)
     writer.write_file(REJECTS_FILE, parquet_bytes(rejects), rows=rejects.num_rows)
     writer.write_file(COUNTS_FILE, (json.dumps(made.counts, indent=1) + "\n").encode())
@@ -211,10 +211,6 @@ def refuse_repeated_ids(made: InstructionSet) -> None:
         )
 
 
-def _reject_row(reject: Reject) -> dict[str, str]:
-    return {name: getattr(reject, name) for name in REJECT_SCHEMA.names}
-
-
 # --------------------------------------------------------------------------------------------------
 # Signals
 
@@ -255,8 +251,7 @@ class SignalsTask(Task):
             )
             examples += found
             rejects += refused
-        refused_rows = pa.Table.from_pylist([_reject_row(reject) for reject in rejects], schema=REJECT_SCHEMA)
-        self.area.write("signals-rejects", index, refused_rows)
+        self.area.write("signals-rejects", index, rejects_to_table(rejects))
         self.area.write("signals", index, examples_to_table(examples))
 
     def _papers(self, chunk: Chunk, rejects: list[Reject]) -> Iterator[Paper]:

@@ -260,6 +260,12 @@ REJECT_SCHEMA = pa.schema([(name, pa.string()) for name in ("paper_id", "uri", "
 """The schema of every rejects table."""
 
 
+def rejects_to_table(rejects: Iterable[Reject]) -> pa.Table:
+    """Return rejects as an Arrow table in :data:`REJECT_SCHEMA`."""
+    rows = [{name: getattr(reject, name) for name in REJECT_SCHEMA.names} for reject in rejects]
+    return pa.Table.from_pylist(rows, schema=REJECT_SCHEMA)
+
+
 def papers_to_table(papers: Iterable[Paper]) -> pa.Table:
     """Return papers as an Arrow table in :data:`PAPER_SCHEMA`."""
     return pa.Table.from_pylist([paper_to_dict(paper) for paper in papers], schema=PAPER_SCHEMA)

@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 import pytest
 
 from baltoro.core.errors import InputError
+from baltoro.core.statistics import wilson_interval
 from baltoro.instructions.decisions import Decision, apply_decisions, noise_rates, read_decisions
 from baltoro.instructions.example import Example, Turn
 from baltoro.instructions.sheet import COLUMNS, example_digest, row_of, sheet_csv
-from baltoro.instructions.statistics import wilson_interval
 
 
 def example(number, response="good", task="title"):

@@ -7,6 +7,6 @@ Modules, in the order a record passes through them:
 (papers to reviews) · ``filters`` (which reviews count) · ``stringify`` (reviews as text) · ``aspects`` (the
 four-aspect review and its bracketed form) · ``extractive`` with ``points`` and ``cues`` (the merger that
 needs no model) · ``endpoint`` with ``prompt``, ``answers``, ``budget``, ``lanes``, ``transport``,
-``outcomes`` and ``processor`` (the merger that asks a language model) · ``triples`` (prompt, truncation,
+``outcomes`` (the merger that asks a language model) · ``triples`` (prompt, truncation,
 example) · ``long_tail`` (lengths) · ``build`` (all of it as plain functions).
 """

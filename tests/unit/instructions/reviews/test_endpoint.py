@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from baltoro.instructions.reviews.aspects import from_json
 from baltoro.instructions.reviews.config import EndpointConfig
 from baltoro.instructions.reviews.endpoint import EndpointMerger, merge_with_endpoint
 from baltoro.instructions.reviews.outcomes import EndpointError, MergeRequest
-from baltoro.instructions.reviews.processor import ProcessorSessions, outcome_of, processor_payload
 from baltoro.testing.chat_server import GOOD, running_chat_server, wait_for_charges
 
 REVIEW = from_json(GOOD)
@@ -367,38 +365,9 @@ def test_two_runs_at_once_go_on_with_one_answer(tmp_path):
     assert first.store.all_answers()[0].finished_at == second.store.all_answers()[0].finished_at
 
 
-def test_the_http_processor_works_through_our_session(tmp_path, monkeypatch):
-    monkeypatch.setenv("KEY", "secret")
-    requests = _requests(5)
-
-    async def as_the_processor_does(factory):
-        async with factory() as session:
-            pending = [
-                session.post("ignored", headers={}, data=json.dumps(processor_payload(request)))
-                for request in requests
-            ]
-            found = []
-            for request in pending:
-                async with await request as response:
-                    assert response.status == 200
-                    found.append(outcome_of(await response.json()))
-            return found
-
-    with running_chat_server(["500", "invalid"], key="secret") as server:
-        config = _config(server, concurrency=4, api_key_environment=("KEY",))
-        factory = pickle.loads(pickle.dumps(ProcessorSessions(config, Storage(), str(tmp_path))))
-        for _ in range(2):
-            found = asyncio.run(as_the_processor_does(factory))
-            assert [outcome.paper_id for outcome in found] == [request.paper_id for request in requests]
-            assert all(outcome.review == REVIEW for outcome in found)
-        assert server.total_charged == 6
-    with pytest.raises(ArtifactError, match="set its session_factory to ProcessorSessions"):
-        outcome_of({"choices": []})
-
-
 def test_the_module_is_light_to_import():
     code = (
-        "import sys, baltoro.instructions.reviews.processor, baltoro.instructions.figures\n"
+        "import sys, baltoro.instructions.reviews.endpoint, baltoro.instructions.figures\n"
         "heavy = ('aiohttp', 'matplotlib', 'ray', 'torch', 'transformers')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
