@@ -83,7 +83,6 @@ bench-readers: setup ## documents/s and MB/s of each reader against the bare par
 	$(BIN)/python bench/readers/bench_readers.py
 
 ONLY ?=
-ACCELERATE := build/accelerate
 DATATROVE := build/datatrove
 
 .PHONY: bench-corpus
@@ -101,13 +100,8 @@ lock-datatrove: ## pin what bench-corpus compares with, on the versions of requi
 	  --custom-compile-command "make lock-datatrove" --output-file bench/corpus/datatrove-requirements.lock bench/corpus/datatrove-requirements.in
 
 .PHONY: bench-training
-bench-training: setup $(ACCELERATE)/.lock-installed ## the step, data wait, checkpoints, restart and loss memory, beside Hugging Face Trainer (ONLY=overhead,trainer,data,checkpoint,restart,command,loss)
+bench-training: setup ## the step, data wait, checkpoints, restart and loss memory, beside Hugging Face Trainer (ONLY=overhead,trainer,data,checkpoint,restart,command,loss)
 	$(BIN)/python bench/training/bench_training.py $(if $(ONLY),--only $(ONLY))
-
-$(ACCELERATE)/.lock-installed: bench/training/accelerate-requirements.lock $(STAMP)
-	rm -rf $(ACCELERATE)
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes --target $(ACCELERATE) -r bench/training/accelerate-requirements.lock
-	@touch $@
 
 .PHONY: bench-longcontext
 bench-longcontext: setup ## shifted sparse attention's cost, memory of a 7B by method, making examples (ONLY=attention,memory,check,instructions)
@@ -118,11 +112,6 @@ DEVICE ?= cuda
 .PHONY: gpu-check
 gpu-check: setup ## ten minutes on one GPU: kernels, NF4, optimizers, compile, resume, speed; a report for a bug (DEVICE=cpu ONLY=attention,nf4)
 	$(BIN)/baltoro gpu-check --device $(DEVICE) $(if $(ONLY),--only $(ONLY))
-
-.PHONY: lock-accelerate
-lock-accelerate: ## pin what bench-training compares with
-	$(BIN)/uv pip compile --quiet --no-deps --universal --generate-hashes --python-version 3.11 --constraints requirements.lock \
-	  --custom-compile-command "make lock-accelerate" --output-file bench/training/accelerate-requirements.lock bench/training/accelerate-requirements.in
 
 .PHONY: clean
 clean: ## remove the workspace of `make run` and every cache, not .venv

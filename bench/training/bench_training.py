@@ -63,12 +63,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--loss-tokens", default="1024,4096", help="tokens of a micro-batch, two (default: 1024,4096)"
     )
-    parser.add_argument(
-        "--accelerate",
-        type=Path,
-        default=ROOT / "build" / "accelerate",
-        help="the folder that has accelerate (default: that of `make bench-training`)",
-    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     arguments.only = tuple((arguments.only or ",".join(PARTS)).split(","))
@@ -116,10 +110,6 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[list[
     import torch
 
     only = arguments.only
-    if "trainer" in only:
-        from trainer import offer_accelerate
-
-        offer_accelerate(arguments.accelerate)
     gpus = torch.cuda.device_count()
     world_size = min(arguments.world_size, gpus) if gpus else arguments.world_size
     size = Size(

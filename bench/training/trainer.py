@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from documents import mixed_documents, pack
 from results import Row
 from setting import LEARNING_RATE, BaltoroLoop, Size, packed_rows, settled, this_device
 
-from baltoro.core.errors import PlatformError
 from baltoro.testing.distributed import run_distributed
 
 if TYPE_CHECKING:
@@ -44,23 +42,6 @@ class Speeds:
     baltoro: float
     trainer: float
     trainer_padding: float
-
-
-def offer_accelerate(folder: Path) -> None:
-    """Let processes that start from now on find the library that Trainer needs.
-
-    To be called before the first of them: transformers looks for it once, when it is imported.
-
-    Raises:
-        PlatformError: it is not there; names the command that installs it.
-    """
-    if not (folder / "accelerate").is_dir():
-        raise PlatformError(
-            f"{folder}: has no accelerate, which Hugging Face Trainer needs; `make bench-training` installs "
-            "it there, --only leaves the part `trainer` out"
-        )
-    paths = [os.environ.get("PYTHONPATH"), str(folder)]
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 
 
 def measure_trainer(*, world_size: int, turns: int, size: Size) -> tuple[list[Row], str]:

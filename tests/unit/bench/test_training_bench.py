@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baltoro.core.errors import PlatformError, TrainingError
+from baltoro.core.errors import TrainingError
 
 ROOT = Path(__file__).parents[3]
 TRAINING = ROOT / "bench" / "training"
@@ -51,15 +51,6 @@ def test_wrong_arguments_are_named(module, monkeypatch, capsys, arguments, text)
     code, output = run(module, monkeypatch, capsys, *arguments)
     assert code == 2
     assert text in output.err
-
-
-def test_without_accelerate_nothing_is_measured_and_the_remedy_is_said(module, monkeypatch, capsys, tmp_path):
-    code, output = run(module, monkeypatch, capsys, "--only", "trainer", "--accelerate", tmp_path)
-    assert code == 2
-    assert "has no accelerate" in output.err
-    assert "make bench-training" in output.err
-    with pytest.raises(PlatformError, match="has no accelerate"):
-        module("trainer").offer_accelerate(tmp_path)
 
 
 @pytest.mark.parametrize(("baltoro", "code"), [(1.02, 0), (1.04, 3)])
@@ -162,9 +153,6 @@ def _broken(folder):
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_trainer_is_compared_by_the_command():
-    accelerate = ROOT / "build" / "accelerate"
-    if not (accelerate / "accelerate").is_dir():
-        pytest.skip("build/accelerate is not there; `make bench-training` installs it")
     small = {"hidden-size": 16, "layers": 1, "vocabulary": 300, "sequence-length": 32, "rows": 2, "turns": 6}
     tiny = [f"--{name}={value}" for name, value in small.items()]
     command = [sys.executable, str(TRAINING / "bench_training.py"), "--only", "trainer", "--json", *tiny]
