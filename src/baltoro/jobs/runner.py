@@ -285,10 +285,11 @@ def refuse_longer_sequences(context: Context, planned: Mapping[str, PlannedStage
 
 def describe_plan(planned: Sequence[PlannedStage]) -> str:
     """Return the plan for people: one line a stage, and under a stale one the keys that made it so."""
+    width = max(10, *(len(entry.key) for entry in planned))
     lines = []
     for entry in planned:
-        lines.append(f"{entry.key:<10} {entry.status:<7} {entry.fingerprint}")
-        lines.extend(f"{'':10}   {change}" for change in entry.changes)
+        lines.append(f"{entry.key:<{width}} {entry.status:<7} {entry.fingerprint}")
+        lines.extend(f"{'':{width}}   {change}" for change in entry.changes)
     return "\n".join(lines)
 
 
