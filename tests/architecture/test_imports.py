@@ -22,7 +22,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # Who may import what only some may; a path ending in "/" allows a whole room.
 RESTRICTED = {
-    "ray": ("jobs/", "corpus/pipeline.py"),
+    "ray": ("jobs/", "corpus/pipeline.py", "instructions/pipeline.py"),
     "mlflow": ("tracking/",),
     "deepspeed": ("parallel/deepspeed.py",),
     "peft": ("models/adapters.py",),

@@ -51,11 +51,6 @@ def run_chunks(task: Task, indices: Sequence[int], *, what: str) -> Iterator[pa.
     """
     if not indices:
         return
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # What a task raises must reach the command line as it is, not as the text of a wrapper.
-    context.raise_original_map_exception = True
     keep_console_clean()
     # A range is read where it is mapped; of tables in hand Ray would ask each size in a task of its own.
     dataset = ray.data.range(len(indices), override_num_blocks=blocks_for(len(indices)))
@@ -91,10 +86,15 @@ class _ByPlace:
 
 
 def keep_console_clean() -> None:
-    """Leave Ray Data's messages to its log file; with ``-v`` they are shown, too.
+    """Leave Ray Data's bars to ours and its messages to its log file; with ``-v`` these are shown, too.
 
     Importing Ray Data gives its logger a console handler of its own, whatever its level was before.
     """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # What a task raises must reach the command line as it is, not as the text of a wrapper.
+    context.raise_original_map_exception = True
     if logging.getLogger().isEnabledFor(logging.INFO):
         return
     for handler in logging.getLogger("ray.data").handlers:

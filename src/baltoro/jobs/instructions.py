@@ -387,32 +387,34 @@ def merge_by_endpoint(
     """
     import os
 
-    from baltoro.instructions.reviews.answers import AnswerStore
+    from baltoro.corpus.pipeline import keep_console_clean
+    from baltoro.instructions.pipeline import merge_on_ray
     from baltoro.instructions.reviews.build import reviews_text
-    from baltoro.instructions.reviews.endpoint import (
-        EndpointMerger,
-        four_characters_a_token,
-        merge_with_endpoint,
-    )
+    from baltoro.instructions.reviews.endpoint import four_characters_a_token
     from baltoro.instructions.reviews.outcomes import MergeRequest
 
-    store = AnswerStore(context.storage, join(context.recipe.storage.root, ANSWERS_FOLDER))
-    merger = EndpointMerger(config.endpoint, store, environment=os.environ)
+    keep_console_clean()
     requests = [
         MergeRequest(
             pair.paper.paper_id, pair.paper.title, reviews_text(pair, config, four_characters_a_token)
         )
         for pair in pairs.pairs
     ]
-    outcome = merge_with_endpoint(requests, merger)
+    answers_uri = join(context.recipe.storage.root, ANSWERS_FOLDER)
+    run = merge_on_ray(requests, config.endpoint, context.storage, answers_uri, environment=os.environ)
     merged = {
         one.paper_id: one.review if one.review is not None else (one.reason, one.detail)
-        for one in outcome.outcomes
+        for one in run.outcomes
     }
     return merged, {
         "endpoint": {
-            name: getattr(outcome, name)
-            for name in ("requests_sent", "answers_paid", "answers_reused", "cost", "possibly_charged_lost")
+            "requests_sent": run.spent.requests,
+            "answers_paid": run.spent.answers,
+            "answers_reused": run.answers_reused,
+            "failures": dict(run.spent.failures),
+            "cost": run.cost,
+            "cost_of_set": run.cost_of_set,
+            "possibly_charged_lost": run.possibly_charged_lost,
         }
     }
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +24,10 @@ from baltoro.core.storage import AlreadyExistsError, Storage, join
 _NAME = re.compile(
     r"[0-9a-f]{2}/(?P<key>[0-9a-f]{64})/(?P<number>\d+)\.(?:(?P<answer>json)|sent-(?P<sent>\d+))"
 )
+
+
+_READERS = 16
+"""Answers are small objects: reading them takes a store's latency, not its rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class AnswerStore:
         root_uri: the folder of the answers; one for any number of runs and recipes.
 
     Attributes:
-        lost: marks without an answer that earlier runs left: requests that may have been paid for nothing.
+        lost: marks without an answer when the store was listed: requests that may have been paid for nothing.
     """
 
     def __init__(self, storage: Storage, root_uri: str) -> None:
@@ -78,6 +83,10 @@ class AnswerStore:
                 self._sent[slot] = self._sent.get(slot, 0) + 1
         self.lost = sum(max(count - (slot in self), 0) for slot, count in self._sent.items())
 
+    def listed_again(self) -> AnswerStore:
+        """Return the store as it is now, with what other processes have saved."""
+        return AnswerStore(self._storage, self._root)
+
     def __contains__(self, slot: tuple[str, int]) -> bool:
         return slot[1] in self._answered.get(slot[0], ())
 
@@ -94,11 +103,9 @@ class AnswerStore:
 
     def all_answers(self) -> list[Answer]:
         """Return every saved answer, for budgets that go on over a restart."""
-        return [
-            self._load(key, number)
-            for key in sorted(self._answered)
-            for number in sorted(self._answered[key])
-        ]
+        slots = [(key, number) for key in sorted(self._answered) for number in sorted(self._answered[key])]
+        with ThreadPoolExecutor(_READERS) as readers:
+            return list(readers.map(lambda slot: self._load(*slot), slots))
 
     def mark_sent(self, key: str, number: int) -> None:
         """Note that a request is about to be sent."""

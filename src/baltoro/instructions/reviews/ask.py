@@ -18,7 +18,7 @@ from baltoro.instructions.example import Example
 from baltoro.instructions.formats.dialogue import dialogue_of
 from baltoro.instructions.formats.plain import joined
 from baltoro.instructions.reviews.config import EndpointConfig
-from baltoro.instructions.reviews.endpoint import four_characters_a_token, http_session
+from baltoro.instructions.reviews.endpoint import four_characters_a_token
 from baltoro.instructions.reviews.lanes import SystemClock
 from baltoro.instructions.reviews.outcomes import EndpointError
 from baltoro.instructions.reviews.prompt import request_body
@@ -28,7 +28,14 @@ from baltoro.instructions.reviews.service import (
     read_service_file,
     token_counter,
 )
-from baltoro.instructions.reviews.transport import Message, message_of, post, retry_after_seconds, verdict_of
+from baltoro.instructions.reviews.transport import (
+    Message,
+    http_session,
+    message_of,
+    post,
+    retry_after_seconds,
+    verdict_of,
+)
 from baltoro.instructions.reviews.triples import TokenCount
 
 Say = Callable[[str], None]

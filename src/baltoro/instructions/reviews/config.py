@@ -125,6 +125,17 @@ class EndpointConfig(StrictModel):
     expected_answer_tokens: int = execution(500, "tokens of a usual answer, for the estimate", ge=1)
     expected_answer_seconds: float = execution(10.0, "time a usual answer takes, for the estimate", gt=0)
 
+    @property
+    def limited(self) -> bool:
+        """Whether any budget is set."""
+        limits = (
+            self.requests_per_minute,
+            self.tokens_per_minute,
+            self.requests_per_day,
+            self.tokens_per_day,
+        )
+        return any(limit is not None for limit in limits)
+
     @field_validator("urls")
     @classmethod
     def _urls_without_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,8 +13,7 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from baltoro.instructions.reviews.answers import Answer, AnswerStore
@@ -23,11 +22,12 @@ from baltoro.instructions.reviews.budget import DAY_SECONDS, MINUTE_SECONDS
 from baltoro.instructions.reviews.config import EndpointConfig
 from baltoro.instructions.reviews.lanes import Clock, Lane, SystemClock, lanes_of
 from baltoro.instructions.reviews.outcomes import (
+    STOPPED,
     EndpointError,
-    EndpointRun,
     Estimate,
     MergeOutcome,
     MergeRequest,
+    Spent,
 )
 from baltoro.instructions.reviews.prompt import (
     merge_messages,
@@ -92,22 +92,14 @@ class EndpointMerger:
         self._failed_in_a_row = 0
         self._stopped = ""
         self._told_until = 0.0
-        self.sent = 0
-        self.unanswered = 0
-        self.failures: Counter[str] = Counter()
-        self.paid: list[Answer] = []
-        answers = store.all_answers()
+        self._failures: Counter[str] = Counter()
+        answers = store.all_answers() if config.limited else []
         for lane in self._lanes:
             lane.budget.restore(
                 (answer.finished_at, answer.prompt_tokens + answer.completion_tokens)
                 for answer in answers
                 if answer.endpoint == lane.url and answer.lane == lane.number
             )
-
-    @property
-    def stopped(self) -> str:
-        """Why no further request is sent; empty while all is well."""
-        return self._stopped
 
     def first_body(self, request: MergeRequest) -> dict[str, Any]:
         """Return the body of the first request for a paper; its hash names the saved answer."""
@@ -141,13 +133,13 @@ class EndpointMerger:
     async def merge(self, session: aiohttp.ClientSession, request: MergeRequest) -> MergeOutcome:
         """Return the outcome of one paper, from saved answers as far as they go.
 
-        Raises:
-            EndpointError: no endpoint is left, or too many papers failed in a row.
+        Once no endpoint is left, or too many papers failed in a row, the outcome of all further ones that
+        would have to be asked for is :data:`~baltoro.instructions.reviews.outcomes.STOPPED`.
         """
         messages: Sequence[Mapping[str, str]] = merge_messages(request.title, request.reviews)
         key = request_key(request_body(messages, self.config))
         saved = await asyncio.to_thread(self.store.saved, key)
-        paid = 0
+        spent, in_all = Spent(), Spent()
         error = ""
         for number in range(self.config.repair_tries + 1):
             if number < len(saved):
@@ -155,23 +147,27 @@ class EndpointMerger:
             else:
                 asked = messages if number == 0 else repair_messages(messages, answer.content, error)
                 try:
-                    answer = await self._ask(session, request_body(asked, self.config), key, number, request)
+                    answer = await self._ask(
+                        session, request_body(asked, self.config), key, number, request.paper_id, spent=spent
+                    )
+                except EndpointError as stop:
+                    return MergeOutcome(request.paper_id, None, STOPPED, str(stop), spent, in_all)
                 except (_RequestRefusedError, _NoAnswerError) as failure:
                     refused = isinstance(failure, _RequestRefusedError)
                     self._count_failure(refused=refused)
                     reason = "request_refused" if refused else "endpoint_failed"
-                    return MergeOutcome(request.paper_id, None, reason, str(failure), number, paid)
-                paid += 1
+                    return MergeOutcome(request.paper_id, None, reason, str(failure), spent, in_all)
                 self._failed_in_a_row = 0
+            in_all.add(answer.prompt_tokens, answer.completion_tokens)
             try:
                 review = parse_answer(answer.content, answer.finish_reason)
             except AspectsError as problem:
                 error = str(problem)
                 continue
-            return MergeOutcome(request.paper_id, review, answers=number + 1, paid_now=paid)
+            return MergeOutcome(request.paper_id, review, spent=spent, in_all=in_all)
         tries = self.config.repair_tries + 1
         detail = f"none of {tries} answers had the right form; the last one: {error}"
-        return MergeOutcome(request.paper_id, None, "invalid_answer", detail, tries, paid)
+        return MergeOutcome(request.paper_id, None, "invalid_answer", detail, spent, in_all)
 
     # --- one request ----------------------------------------------------------------------------------
 
@@ -181,7 +177,9 @@ class EndpointMerger:
         body: Mapping[str, Any],
         key: str,
         number: int,
-        request: MergeRequest,
+        paper_id: str,
+        *,
+        spent: Spent,
     ) -> Answer:
         """Send one request until it is answered, and save the answer before anything reads it."""
         tokens = self._body_tokens(body)
@@ -192,7 +190,7 @@ class EndpointMerger:
             # No await between choosing a lane and spending its budget, or two requests would share one slot.
             use = lane.budget.spend(self._clock.now(), tokens + self.config.expected_answer_tokens)
             await asyncio.to_thread(self.store.mark_sent, key, number)
-            self.sent += 1
+            spent.requests += 1
             headers = {"Idempotency-Key": f"{key}-{number}"}
             if lane.key:
                 headers["Authorization"] = f"Bearer {lane.key}"
@@ -218,20 +216,18 @@ class EndpointMerger:
                     lane.number,
                     self._clock.now(),
                 )
-                answer = await asyncio.to_thread(self.store.save, key, number, request.paper_id, answer)
+                answer = await asyncio.to_thread(self.store.save, key, number, paper_id, answer)
                 use.tokens = answer.prompt_tokens + answer.completion_tokens
                 lane.failures = lane.rests = 0
-                self.paid.append(answer)
+                spent.add(answer.prompt_tokens, answer.completion_tokens)
                 return answer
             if verdict == "answered":
                 last = "HTTP 200 whose body is no chat completion"
-                self.unanswered += 1
-            elif reply.status == 0:
-                self.unanswered += 1
-            else:
+            elif reply.status:
                 use.tokens = 0
                 await asyncio.to_thread(self.store.unmark, key, number)
-            self.failures[str(reply.status or "no_answer")] += 1
+            spent.fail(str(reply.status or "no_answer"))
+            self._failures[str(reply.status or "no_answer")] += 1
             if verdict == "endpoint_refuses":
                 lane.refused = last
                 _log.warning("%s refuses and is left out: %s", lane.url, last)
@@ -292,7 +288,8 @@ class EndpointMerger:
             kind = "refused" if refused else "unanswered"
             self._stopped = (
                 f"{self._failed_in_a_row} papers in a row stayed without an answer, the last one {kind}; "
-                f"failures so far: {', '.join(f'{count} of {name}' for name, count in self.failures.items())}"
+                "failures so far: "
+                + ", ".join(f"{count} of {name}" for name, count in self._failures.items())
             )
 
     def _body_tokens(self, body: Mapping[str, Any]) -> int:
@@ -314,94 +311,3 @@ class EndpointMerger:
                 times[name] = max(amount / (limit * lanes) - 1, 0.0) * length
         limited_by = max(times, key=lambda name: times[name])
         return times[limited_by], limited_by
-
-
-@asynccontextmanager
-async def http_session(concurrency: int) -> AsyncIterator[aiohttp.ClientSession]:
-    """Open a connection pool for so many requests at a time; proxies of the environment are used."""
-    import aiohttp
-
-    connector = aiohttp.TCPConnector(limit=concurrency)
-    async with aiohttp.ClientSession(connector=connector, trust_env=True) as session:
-        yield session
-
-
-def merge_with_endpoint(
-    requests: Sequence[MergeRequest],
-    merger: EndpointMerger,
-    *,
-    announce: Callable[[Estimate], None] | None = None,
-) -> EndpointRun:
-    """Merge the reviews of all papers; the estimate is logged and announced before the first request.
-
-    Args:
-        requests: the papers.
-        merger: the endpoints and saved answers.
-        announce: gets the estimate first; it may raise to stop the run before anything is paid.
-
-    Raises:
-        EndpointError: the endpoints are down or refuse; what was paid is saved, and the message says how to
-            go on.
-    """
-    estimate = merger.estimate(requests)
-    _log.info("%s", estimate.sentence())
-    if announce is not None:
-        announce(estimate)
-    outcomes = asyncio.run(_merge_all(requests, merger))
-    done = [outcome for outcome in outcomes if outcome is not None]
-    failed = sum(outcome.reason == "endpoint_failed" for outcome in done)
-    stopped = merger.stopped
-    if not stopped and failed > merger.config.max_failed_fraction * len(requests):
-        first = next(outcome for outcome in done if outcome.reason == "endpoint_failed")
-        stopped = f"{failed} of {len(requests)} papers stayed without an answer ({first.detail})"
-    if stopped:
-        merged = sum(outcome.review is not None for outcome in done)
-        raise EndpointError(
-            f"{stopped}. {merged} of {len(requests)} papers are merged and their answers saved; see to the "
-            "endpoint (instructions.reviews.endpoint: urls, model, api_key_environment) and run the "
-            "same command "
-            "again: it goes on from there and pays for none of them twice"
-        )
-    paid = merger.paid
-    prompt_tokens = sum(answer.prompt_tokens for answer in paid)
-    completion_tokens = sum(answer.completion_tokens for answer in paid)
-    used = [
-        answer
-        for request, outcome in zip(requests, done, strict=True)
-        for answer in merger.store.saved(request_key(merger.first_body(request)))[: outcome.answers]
-    ]
-    return EndpointRun(
-        done,
-        estimate,
-        requests_sent=merger.sent,
-        answers_paid=len(paid),
-        answers_reused=sum(outcome.answers > 0 and outcome.paid_now == 0 for outcome in done),
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        cost=merger.cost_of(prompt_tokens, completion_tokens),
-        cost_of_set=sum(merger.cost_of(answer.prompt_tokens, answer.completion_tokens) for answer in used),
-        possibly_charged_lost=merger.unanswered + merger.store.lost,
-        failures=merger.failures,
-    )
-
-
-async def _merge_all(requests: Sequence[MergeRequest], merger: EndpointMerger) -> list[MergeOutcome | None]:
-    """Return the outcomes in order; after a stop the papers that were not reached have ``None``."""
-    outcomes: list[MergeOutcome | None] = [None] * len(requests)
-    waiting = iter(enumerate(requests))
-
-    async def worker(session: aiohttp.ClientSession) -> None:
-        for number, request in waiting:
-            try:
-                outcomes[number] = await merger.merge(session, request)
-            except EndpointError:
-                # merger.stopped says why; requests under way are let finish, as they are paid for.
-                return
-            if merger.stopped:
-                return
-
-    concurrency = max(min(merger.config.concurrency, len(requests)), 1)
-    async with http_session(concurrency) as session, asyncio.TaskGroup() as group:
-        for _ in range(concurrency):
-            group.create_task(worker(session))
-    return outcomes

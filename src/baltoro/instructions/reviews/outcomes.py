@@ -23,21 +23,64 @@ class MergeRequest:
     reviews: str
 
 
+@dataclass(slots=True)
+class Spent:
+    """What was asked and paid in this run, for one paper or for all.
+
+    Attributes:
+        requests: requests sent, retries and repairs included.
+        answers: whole answers received.
+        prompt_tokens: charged.
+        completion_tokens: charged.
+        failures: failed requests by kind (``429``, ``500``, ``no_answer`` …).
+    """
+
+    requests: int = 0
+    answers: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def add(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count a whole answer."""
+        self.answers += 1
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+
+    def fail(self, kind: str) -> None:
+        """Count a failed request."""
+        self.failures[kind] = self.failures.get(kind, 0) + 1
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.requests + other.requests,
+            self.answers + other.answers,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            dict(Counter(self.failures) + Counter(other.failures)),
+        )
+
+
+STOPPED = "stopped"
+"""Reason of a paper that was not asked for, as no endpoint was left; the run ends with an error."""
+
+
 @dataclass(frozen=True, slots=True)
 class MergeOutcome:
     """What became of one paper: a review, or a ``reason`` why there is none.
 
     ``invalid_answer``: no answer had the right form within the repair tries. ``request_refused``: the
-    endpoint refuses this request. ``endpoint_failed``: no endpoint answered within the retries; the next run
-    asks again. ``answers`` counts the paid answers of the paper, ``paid_now`` those of this run.
+    endpoint refuses this request. ``endpoint_failed``: no endpoint answered within the retries; the next
+    run asks again. :data:`STOPPED`: the run ends here. ``spent`` is what this run paid, ``in_all`` the
+    answers that the outcome rests on, whenever they were paid.
     """
 
     paper_id: str
     review: MergedReview | None
     reason: str = ""
     detail: str = ""
-    answers: int = 0
-    paid_now: int = 0
+    spent: Spent = field(default_factory=Spent)
+    in_all: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +130,18 @@ class EndpointRun:
     Attributes:
         outcomes: one per request.
         estimate: what was told before.
-        requests_sent: requests sent in this run, retries and repairs included.
-        answers_paid: whole answers received in this run.
+        spent: by this run.
         answers_reused: papers answered from what earlier runs had paid.
-        prompt_tokens: charged in this run.
-        completion_tokens: charged in this run.
         cost: of this run.
         cost_of_set: of all answers that the outcomes rest on, whenever they were paid.
         possibly_charged_lost: requests that may have been charged without an answer that could be saved: cut
             by the deadline or a lost connection in this run, or under way when an earlier run was killed.
-        failures: failed requests by kind (``429``, ``500``, ``no_answer`` …).
     """
 
     outcomes: list[MergeOutcome]
     estimate: Estimate
-    requests_sent: int = 0
-    answers_paid: int = 0
-    answers_reused: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-    cost_of_set: float = 0.0
-    possibly_charged_lost: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
+    spent: Spent
+    answers_reused: int
+    cost: float
+    cost_of_set: float
+    possibly_charged_lost: int

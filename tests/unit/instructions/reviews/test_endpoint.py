@@ -16,8 +16,9 @@ from baltoro.core.storage import Storage
 from baltoro.instructions.reviews.answers import AnswerStore
 from baltoro.instructions.reviews.aspects import from_json
 from baltoro.instructions.reviews.config import EndpointConfig
-from baltoro.instructions.reviews.endpoint import EndpointMerger, merge_with_endpoint
+from baltoro.instructions.reviews.endpoint import EndpointMerger
 from baltoro.instructions.reviews.outcomes import EndpointError, MergeRequest
+from baltoro.instructions.reviews.run import announced, merge_with_endpoint
 from baltoro.testing.chat_server import GOOD, running_chat_server, wait_for_charges
 
 REVIEW = from_json(GOOD)
@@ -62,11 +63,11 @@ def test_a_good_answer_is_asked_for_as_json_saved_and_reused(tmp_path):
         )
         assert "Review of paper 0." in body["messages"][1]["content"]
         assert "JSON" in body["messages"][1]["content"]
-        assert (run.answers_paid, run.prompt_tokens, run.completion_tokens) == (3, 300, 60)
+        assert (run.spent.answers, run.spent.prompt_tokens, run.spent.completion_tokens) == (3, 300, 60)
         assert run.cost == pytest.approx(300 * 10e-6 + 60 * 100e-6)
         again = _run(config, tmp_path, _requests(4), {"KEY": "secret"})
         assert server.total_charged == 4
-        assert (again.estimate.saved, again.estimate.requests, again.answers_reused, again.answers_paid) == (
+        assert (again.estimate.saved, again.estimate.requests, again.answers_reused, again.spent.answers) == (
             3,
             1,
             3,
@@ -88,9 +89,9 @@ def test_what_passes_is_tried_again(tmp_path, fault):
         run = _run(config, tmp_path, _requests(2))
         assert [outcome.review for outcome in run.outcomes] == [REVIEW] * 2
         assert time.monotonic() - start < 4
-        assert len(server.requests) == run.requests_sent == 3
+        assert len(server.requests) == run.spent.requests == 3
         kind = fault[:3] if fault[0].isdigit() else ("200" if fault == "no-envelope" else "no_answer")
-        assert run.failures == {kind: 1}
+        assert run.spent.failures == {kind: 1}
         # The server worked for what it did not refuse: the run says that it may have been charged.
         assert run.possibly_charged_lost == server.total_charged - 2 == (0 if fault[0].isdigit() else 1)
 
@@ -108,19 +109,19 @@ def test_an_answer_of_the_wrong_form_is_sent_back_with_what_is_wrong(tmp_path, f
     with running_chat_server([fault]) as server:
         run = _run(_config(server), tmp_path, _requests(1))
         assert run.outcomes[0].review == REVIEW
-        assert (run.outcomes[0].answers, run.outcomes[0].paid_now) == (2, 2)
+        assert (run.outcomes[0].in_all.answers, run.outcomes[0].spent.answers) == (2, 2)
         repair = server.requests[1][2]["messages"]
         assert [message["role"] for message in repair] == ["system", "user", "assistant", "user"]
         assert words in repair[3]["content"]
         again = _run(_config(server), tmp_path, _requests(1))
-        assert (again.outcomes[0].review, again.answers_paid, server.total_charged) == (REVIEW, 0, 2)
+        assert (again.outcomes[0].review, again.spent.answers, server.total_charged) == (REVIEW, 0, 2)
 
 
 def test_repair_tries_are_bounded_also_over_runs(tmp_path):
     with running_chat_server(["invalid"] * 9) as server:
         for _ in range(2):
             (outcome,) = _run(_config(server, repair_tries=2), tmp_path, _requests(1)).outcomes
-            assert (outcome.review, outcome.reason, outcome.answers) == (None, "invalid_answer", 3)
+            assert (outcome.review, outcome.reason, outcome.in_all.answers) == (None, "invalid_answer", 3)
             assert "none of 3 answers had the right form" in outcome.detail
         assert server.total_charged == 3
         server.script.clear()
@@ -139,7 +140,7 @@ def test_an_endpoint_that_refuses_stops_the_run_with_what_is_saved(tmp_path, fau
         assert "run the same command again" in message
         assert len(server.requests) == 2
         run = _run(_config(server), tmp_path, _requests(4))
-        assert (run.answers_reused, run.answers_paid, server.total_charged) == (1, 3, 4)
+        assert (run.answers_reused, run.spent.answers, server.total_charged) == (1, 3, 4)
 
 
 def test_an_endpoint_that_is_down_stops_the_run(tmp_path):
@@ -246,19 +247,12 @@ def test_a_budget_of_a_day_goes_on_over_a_restart(tmp_path):
 
 
 def test_cost_and_days_are_told_before_the_first_request(tmp_path, caplog):
-    class Stop(Exception):
-        pass
-
-    def stop(estimate):
-        raise Stop
-
     with running_chat_server() as server, caplog.at_level(logging.INFO):
         config = _config(
             server, requests_per_day=10, price_per_million_output_tokens=2000.0, expected_answer_tokens=500
         )
         merger = EndpointMerger(config, AnswerStore(Storage(), str(tmp_path)), environment={})
-        with pytest.raises(Stop):
-            merge_with_endpoint(_requests(40), merger, announce=stop)
+        announced(_requests(40), merger)
         assert server.requests == []
     assert "takes 40 requests (0 are answered already)" in caplog.text
     assert "costs about 40.00 and lasts about 3.00 days (limited by requests_per_day)" in caplog.text
@@ -291,7 +285,7 @@ def test_many_at_a_time_give_the_same_in_the_same_order(tmp_path):
 def test_a_missing_count_of_tokens_is_estimated(tmp_path):
     with running_chat_server(["no-usage"]) as server:
         run = _run(_config(server), tmp_path, _requests(1))
-    assert run.completion_tokens == len(json.dumps(GOOD)) // 4 + 1
+    assert run.spent.completion_tokens == len(json.dumps(GOOD)) // 4 + 1
     (answer,) = AnswerStore(Storage(), str(tmp_path)).all_answers()
     assert answer.tokens_reported is False
 
@@ -312,8 +306,9 @@ import sys
 from baltoro.core.storage import Storage
 from baltoro.instructions.reviews.answers import AnswerStore
 from baltoro.instructions.reviews.config import EndpointConfig
-from baltoro.instructions.reviews.endpoint import EndpointMerger, merge_with_endpoint
+from baltoro.instructions.reviews.endpoint import EndpointMerger
 from baltoro.instructions.reviews.outcomes import MergeRequest
+from baltoro.instructions.reviews.run import merge_with_endpoint
 url, folder, number, concurrency = sys.argv[1:]
 config = EndpointConfig(urls=(url,), model="m", concurrency=int(concurrency))
 requests = [MergeRequest(f"s/p{i}", f"Title {i}", f"Review of paper {i}.") for i in range(int(number))]
@@ -345,7 +340,7 @@ def test_a_killed_run_goes_on_and_pays_only_what_was_under_way_twice(tmp_path):
         assert lost <= store.lost <= concurrency
         run = _run(_config(server, concurrency=concurrency), tmp_path, _requests(papers))
         assert all(outcome.review == REVIEW for outcome in run.outcomes)
-        assert (run.answers_reused, run.answers_paid) == (saved, papers - saved)
+        assert (run.answers_reused, run.spent.answers) == (saved, papers - saved)
         twice = [prompt for prompt, count in server.charged.items() if count > 1]
         assert max(server.charged.values()) <= 2
         assert len(twice) == lost
