@@ -7,7 +7,7 @@ whole model with everything in it, and registers that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,15 +18,17 @@ from baltoro.core.errors import ArtifactError, ConfigError
 from baltoro.core.storage import join
 from baltoro.instructions.reviews.service import SERVICE_FILE, service_file
 from baltoro.jobs.merge import MERGED_FOLDER, write_merged
-from baltoro.jobs.model import is_preset
+from baltoro.jobs.model import base_config, is_preset
 from baltoro.jobs.pretrain import register_export
-from baltoro.jobs.recipe import FinetuneStageConfig, Recipe
+from baltoro.jobs.recipe import DataTrainConfig, FinetuneStageConfig, Recipe
 from baltoro.jobs.review import taught_to_review
 from baltoro.jobs.stages import Context, Stage, StageOutput
-from baltoro.jobs.training.preflight import Training, check_settings
+from baltoro.jobs.training.preflight import Training, check_model, check_settings
 from baltoro.jobs.training.stage import StartingPoint, build_run
 from baltoro.jobs.training.workers import RemoteFolder, base_folder
 from baltoro.models.adapters import Tuning, refuse_missing_four_bits
+from baltoro.models.presets import preset_config
+from baltoro.models.rope_scaling import scale_rope
 from baltoro.models.rope_scaling_config import RopeScalingConfig
 from baltoro.tracking.mlflow import StageRun, Tracker
 
@@ -92,6 +94,36 @@ def training_of(recipe: Recipe, index: int) -> Training:
     return Training(recipe, stage, f"finetune.stages.{index}", chain.rope_scaling)
 
 
+def starting_config(context: Context, index: int) -> Mapping[str, Any] | None:
+    """Return the configuration that a stage's model begins with; ``None`` where only staging will tell.
+
+    Positions are those of the last run that trained the whole model; the vocabulary is not the final one.
+    """
+    recipe = context.recipe
+    base = recipe.model.base
+    config: Mapping[str, Any] | None = base_config(context)
+    if is_preset(base):
+        # A preset's rotary positions grow to the rows that it is first trained on.
+        first: Sequence[DataTrainConfig] = (
+            [recipe.pretrain]
+            if recipe.finetune.base == "pretrain"
+            else [stage for stage in recipe.finetune.stages[: index + 1] if stage.rope_scaling is None]
+        )
+        longest = max((training.data.sequence_length for training in first), default=0)
+        config = preset_config(base, vocabulary_size=1, sequence_length=longest).to_dict()
+    if config is None:
+        return None
+    scalings = [recipe.model.rope_scaling] if recipe.finetune.base == "pretrain" else []
+    scalings += [
+        chain_of(recipe, earlier).rope_scaling
+        for earlier, stage in enumerate(recipe.finetune.stages[:index])
+        if not stage.has_adapter
+    ]
+    for scaling in scalings:
+        config = config if scaling is None else scale_rope(config, scaling, base=base)
+    return config
+
+
 def finetune_inputs(context: Context, index: int) -> dict[str, Any]:
     """Return what identifies a run beyond its rows, tokenizer and what it starts from.
 
@@ -102,6 +134,8 @@ def finetune_inputs(context: Context, index: int) -> dict[str, Any]:
     recipe = context.recipe
     stage = recipe.finetune.stages[index].settled()
     check_settings(training_of(recipe, index))
+    if (config := starting_config(context, index)) is not None:
+        check_model(training_of(recipe, index), config)
     if stage.quantized:
         refuse_missing_four_bits()
     inputs = result_fields(stage, "finetune.")

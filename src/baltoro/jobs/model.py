@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from baltoro.core.artifacts import Artifact, ArtifactStore, ArtifactWriter, fingerprint_of
 from baltoro.core.errors import InputError
-from baltoro.core.storage import Storage, digest_of
+from baltoro.core.storage import Storage, digest_of, join
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.models.import_base import ImportedModel, base_kind, import_base_model, missing_base
 from baltoro.tracking.mlflow import StageRun
@@ -73,6 +74,30 @@ def model_inputs(context: Context) -> dict[str, Any]:
     if staged is None:
         raise missing_base(base)
     return {key: value for key, value in staged.manifest.inputs.items() if key != "stage.version"}
+
+
+def base_config(context: Context) -> dict[str, Any] | None:
+    """Return the ``config.json`` of the recipe's base, staged or not; ``None`` of a preset and of one file.
+
+    Raises:
+        InputError: it is no JSON object.
+    """
+    base, storage = context.recipe.model.base, context.storage
+    kind = base_kind(base)
+    if kind == "preset":
+        return None
+    if kind == "hub":
+        staged = find_hub_copy(base, context.store)
+        uri = None if staged is None else staged.uri_of(f"{MODEL_FOLDER}/config.json")
+    else:
+        uri = join(base, "config.json")
+    if uri is None or storage.stat(uri) is None:
+        return None
+    try:
+        config = json.loads(storage.read_bytes(uri))
+        return dict(config)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{uri}: is no model's configuration ({error}); restore it") from None
 
 
 def describe_staged(base: str, imported: ImportedModel) -> StageOutput:

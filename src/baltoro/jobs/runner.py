@@ -7,7 +7,6 @@ sources and the fingerprints of its parents.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from baltoro.jobs.extend import BASE, Extension, part_chain
 from baltoro.jobs.finetune import finetune_stage, finetune_stage_name
 from baltoro.jobs.instruction_tokens import rows_stage
 from baltoro.jobs.instructions import INSTRUCTIONS, instructions_parents
-from baltoro.jobs.model import MODEL, MODEL_FOLDER, is_preset
+from baltoro.jobs.model import MODEL, base_config, is_preset
 from baltoro.jobs.pretrain import PRETRAIN
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.stages import Context, Stage
@@ -267,17 +266,15 @@ def refuse_other_tokenizer(planned: Mapping[str, PlannedStage]) -> None:
 
 
 def refuse_longer_sequences(context: Context, planned: Mapping[str, PlannedStage]) -> None:
-    """Refuse rows longer than a staged base model reads, before a corpus is built for them.
+    """Refuse rows longer than the base model reads, before a corpus is built for them.
 
     Raises:
         ConfigError: with the length it reads.
     """
-    model = planned.get("model")
-    if model is None or model.artifact is None or "tokens" not in planned:
+    config = base_config(context) if "model" in planned and "tokens" in planned else None
+    if config is None:
         return
-    uri = model.artifact.uri_of(f"{MODEL_FOLDER}/config.json")
     recipe = context.recipe
-    config = json.loads(context.storage.read_bytes(uri))
     if recipe.model.rope_scaling is not None:
         config = scale_rope(config, recipe.model.rope_scaling, base=recipe.model.base)
     refuse_long_context(config, recipe.pretrain.data.sequence_length, recipe.model.base)

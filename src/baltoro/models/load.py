@@ -24,8 +24,10 @@ from baltoro.models.adapters import (
     plain_name,
     prepare_for_tuning,
     read_adapter,
+    target_layers,
 )
 from baltoro.models.attention import SDPA, Attention
+from baltoro.models.config import ALL_LINEAR, AdapterConfig
 from baltoro.models.embeddings import VocabularyMap, map_vocabulary, padded_size
 from baltoro.models.presets import PRESETS, preset_config
 from baltoro.models.rope_scaling import context_positions, has_rotary_positions, scale_rope
@@ -159,6 +161,20 @@ def refuse_long_context(config: Mapping[str, Any], sequence_length: int, base: s
             f"sequence_length={sequence_length} is longer than the attention window of {window} tokens that "
             f"{base} uses, which packed attention does not reproduce; lower it to at most {window}"
         )
+
+
+def refuse_unknown_targets(config: Mapping[str, Any], adapter: AdapterConfig) -> None:
+    """Refuse targets that are no linear layers of a model.
+
+    Args:
+        config: the model's ``config.json``.
+        adapter: whose targets they are.
+
+    Raises:
+        ConfigError: a target matches nothing, or the output projection.
+    """
+    if adapter.targets != ALL_LINEAR:
+        target_layers(build_model(ModelPlan(config)), adapter)
 
 
 def refuse_untrained_rows(plan: ModelPlan) -> None:

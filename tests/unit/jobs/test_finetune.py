@@ -1,5 +1,6 @@
 """What a finetune stage builds on, which examples it reads, and what is refused before anything runs."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from baltoro.jobs.runner import active_stages, last_stage
 from baltoro.jobs.stages import Context
 from baltoro.jobs.training.preflight import check_settings
 from baltoro.models.config import ShiftedAttentionConfig
+from baltoro.models.presets import preset_config
 from baltoro.testing.training_jobs import write_tokenizer
 
 FILES = {"instructions": {"files": [{"name": "chats", "uri": "chats.jsonl"}]}}
@@ -132,6 +134,40 @@ def test_a_stage_s_settings_are_refused_under_its_own_name():
     long = {"rope_scaling": LINEAR, "data": {"sequence_length": 2048}, "global_batch_tokens": 4096}
     with pytest.raises(ConfigError, match=r"^finetune.stages.0.data.sequence_length=2048 is longer"):
         check_settings(training_of(recipe(long), 0))
+
+
+def test_what_does_not_fit_the_model_is_refused_when_planning(tmp_path):
+    def planned(config, *stages, index=0, **sections):
+        folder = tmp_path / "base"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config))
+        made = recipe(*stages, model={"base": str(folder)}, tokenizer={"from": "base"}, **sections)
+        return finetune_inputs(Context(made), index)
+
+    llama = preset_config("llama-tiny", vocabulary_size=64, sequence_length=256).to_dict()
+    good = {"method": "lora", "adapter": {"targets": ["q_proj", "down_proj"]}}
+    assert planned(llama, good)["finetune.adapter.targets"] == ["q_proj", "down_proj"]
+    wrong = {"method": "lora", "adapter": {"targets": ["q_proj", "query"]}}
+    with pytest.raises(
+        ConfigError,
+        match=r"^finetune\.stages\.1\.adapter\.targets: 'query' matches no linear layer; this model has "
+        r".*q_proj.*; name some of these, or all-linear",
+    ):
+        planned(llama, {}, {**wrong, "start": "merged"}, index=1)
+    preset = recipe(wrong)
+    with pytest.raises(ConfigError, match=r"^finetune\.stages\.0\.adapter\.targets: 'query'"):
+        finetune_inputs(Context(preset), 0)
+    windowed = {**llama, "sliding_window": 16}
+    shifted = {"method": "longqlora", "data": {"sequence_length": 32}}
+    with pytest.raises(
+        ConfigError, match=r"see a window of 16 tokens .* widen the window .* or give the layers"
+    ):
+        planned(windowed, shifted)
+    long = {"method": "lora", "data": {"sequence_length": 4096}, "global_batch_tokens": 4096}
+    with pytest.raises(ConfigError, match=r"^finetune\.stages\.0\.data\.sequence_length=4096 is longer than"):
+        planned(llama, long)
+    stretched = {"method": "linear", "original_positions": 256, "target_positions": 4096}
+    planned(llama, {"method": "full", "rope_scaling": stretched}, long, index=1)
 
 
 def test_four_bits_without_their_library_are_refused_when_planning(monkeypatch):

@@ -25,14 +25,15 @@ from baltoro.data.order import Split, StepOrder
 from baltoro.data.shards import ShardFile, TokenDataset
 from baltoro.jobs.cluster import given_address
 from baltoro.jobs.model import MODEL_FOLDER
-from baltoro.jobs.recipe import DataTrainConfig, FinetuneDataConfig, Recipe
+from baltoro.jobs.recipe import DataTrainConfig, FinetuneDataConfig, FinetuneStageConfig, Recipe
 from baltoro.jobs.stages import Context
 from baltoro.jobs.training.failures import ATTEMPT_FOLDER, FAILURES_FOLDER
 from baltoro.models.attention import choose_attention
-from baltoro.models.load import refuse_long_context
+from baltoro.models.load import refuse_long_context, refuse_unknown_targets
 from baltoro.models.presets import PRESETS, preset_config
 from baltoro.models.rope_scaling import scale_rope
 from baltoro.models.rope_scaling_config import RopeScalingConfig
+from baltoro.models.windowed_layers import refuse_windowed_layers
 from baltoro.optim.schedule import build_schedule
 from baltoro.parallel.build import refuse_contradictions, refuse_missing_dtype
 from baltoro.parallel.mesh import resolve_degrees
@@ -65,6 +66,29 @@ class Training:
 def pretraining(recipe: Recipe) -> Training:
     """Return the pretraining of a recipe."""
     return Training(recipe, recipe.pretrain, "pretrain", recipe.model.rope_scaling)
+
+
+def check_model(training: Training, config: Mapping[str, Any]) -> None:
+    """Check what the model's configuration tells: positions, layers with a window, targets of an adapter.
+
+    Args:
+        training: what is trained.
+        config: of the model that it begins with, its positions not stretched yet.
+
+    Raises:
+        ConfigError: with the setting, its value, what is allowed and what to do.
+    """
+    settings, base = training.config, training.recipe.model.base
+    sequence_length = settings.data.sequence_length
+    with _settings_of(training.section):
+        if training.rope_scaling is not None:
+            config = scale_rope(config, training.rope_scaling, base=base)
+        if settings.shifted_sparse_attention is not None:
+            # First: what mends it is more than what packed rows need.
+            refuse_windowed_layers(config, context_tokens=sequence_length, base=base)
+        refuse_long_context(config, sequence_length, base)
+        if isinstance(settings, FinetuneStageConfig) and settings.has_adapter:
+            refuse_unknown_targets(config, settings.adapter)
 
 
 def check_settings(training: Training) -> None:
