@@ -282,7 +282,12 @@ class Recipe(StrictModel):
     @property
     def needs_corpus(self) -> bool:
         """Whether any stage reads the corpus' papers."""
-        return self.pretrains or any(stage.data.of_corpus for stage in self.finetune.stages)
+        pins = self.pins
+        return (
+            (self.pretrains and pins.pretrain is None and pins.tokens is None)
+            or (self.tokenizer.origin != "base" and pins.tokenizer is None)
+            or any(stage.data.of_corpus for stage in self.finetune.stages)
+        )
 
     @model_validator(mode="after")
     def _examples_are_made(self) -> Self:
@@ -315,8 +320,9 @@ class Recipe(StrictModel):
     def _corpus_has_sources(self) -> Self:
         if not self.corpus.sources and self.pins.corpus is None and self.needs_corpus:
             raise ValueError(
-                "corpus.sources is empty and pins.corpus is not set; name at least one source of papers, "
-                "or the URI of a corpus artifact"
+                "corpus.sources is empty and pins.corpus is not set; name at least one source of papers, or "
+                "the URI of a corpus artifact, or pin what is made of one (pins.tokenizer with pins.pretrain "
+                "or pins.tokens)"
             )
         return self
 

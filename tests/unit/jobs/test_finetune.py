@@ -18,7 +18,7 @@ from baltoro.jobs.finetune import chain_of, finetune_inputs, finetune_target, tr
 from baltoro.jobs.instruction_tokens import parts_of_sources, write_rows
 from baltoro.jobs.instructions import InstructionSet, read_set, refuse_repeated_ids, with_place
 from baltoro.jobs.recipe import Recipe
-from baltoro.jobs.runner import active_stages, last_stage
+from baltoro.jobs.runner import active_stages, last_stage, needed_stages
 from baltoro.jobs.stages import Context
 from baltoro.jobs.training.preflight import check_settings
 from baltoro.models.config import ShiftedAttentionConfig
@@ -134,6 +134,19 @@ def test_a_stage_s_settings_are_refused_under_its_own_name():
     long = {"rope_scaling": LINEAR, "data": {"sequence_length": 2048}, "global_batch_tokens": 4096}
     with pytest.raises(ConfigError, match=r"^finetune.stages.0.data.sequence_length=2048 is longer"):
         check_settings(training_of(recipe(long), 0))
+
+
+def test_a_pinned_run_and_its_tokenizer_need_no_corpus():
+    with pytest.raises(
+        ValidationError, match=r"or pin what is made of one \(pins\.tokenizer with pins\.pretrain"
+    ):
+        recipe({}, corpus={}, pins={"pretrain": "out/run/geo/1"})
+    pinned = recipe({}, corpus={}, pins={"pretrain": "out/run/geo/1", "tokenizer": "out/tokenizer/geo/2"})
+    assert [stage.name for stage in needed_stages(pinned, "finetune-s0")] == [
+        "tokenizer", "pretrain", "instructions", "tokens-s0", "finetune-s0",
+    ]  # fmt: skip
+    with pytest.raises(ValidationError, match=r"corpus\.sources is empty"):
+        recipe({"data": {"from": ["corpus"]}}, corpus={}, pins=pinned.pins.model_dump())
 
 
 def test_what_does_not_fit_the_model_is_refused_when_planning(tmp_path):
