@@ -9,16 +9,22 @@ import pytest
 import torch
 from torch.distributed.checkpoint import FileSystemReader
 
+from baltoro.data.collate import collate
 from baltoro.models.adapters import Tuning, read_adapter
 from baltoro.models.config import AdapterConfig, QuantizationConfig, ShiftedAttentionConfig
-from baltoro.models.load import build_model, load_weights
+from baltoro.models.load import build_model, decoder_blocks, load_weights
+from baltoro.models.nf4 import Nf4Linear
 from baltoro.models.rope_scaling import scale_rope
 from baltoro.models.rope_scaling_config import RopeScalingConfig
 from baltoro.optim.config import OptimizerConfig
+from baltoro.optim.optimizer import build_optimizer
 from baltoro.parallel.config import ParallelConfig
+from baltoro.parallel.fsdp2 import Fsdp2
+from baltoro.parallel.timing import PhaseTimer
 from baltoro.testing.distributed import run_distributed
 from baltoro.testing.runs import STEPS, execute, execute_all, interrupted, tiny_run
 from baltoro.testing.tiny import tiny_plan, tiny_rows
+from baltoro.train.loss import next_token_loss_sum
 
 pytestmark = [pytest.mark.distributed]
 
@@ -159,3 +165,47 @@ def test_in_bfloat16_every_strategy_learns_alike(tmp_path):
     for name, losses in curves.items():
         assert losses[STEPS] < losses[1] - 0.2, name
         assert max(abs(losses[step] - curves["fsdp2"][step]) for step in losses) <= 2e-2, name
+
+
+def frozen_bytes(settings):
+    """Return the bytes of four-bit weights on this rank after each of two steps, all of them, the losses."""
+    plan = long_plan()
+    strategy = Fsdp2(
+        ParallelConfig.model_validate(settings),
+        device=torch.device("cpu"),
+        precision="float32",
+        max_gradient_norm=1.0,
+        timer=PhaseTimer(torch.device("cpu")),
+    )
+    model = build_model(plan)
+    whole = sum(module.stored.numel() for module in model.modules() if isinstance(module, Nf4Linear))
+    strategy.setup(
+        model,
+        blocks=decoder_blocks(model),
+        load=lambda sharded, assign: load_weights(sharded, plan, assign),
+        build_optimizer=lambda sharded: build_optimizer(sharded, OptimizerConfig(learning_rate=1e-2)),
+        loss_sum=next_token_loss_sum,
+    )
+    inputs = collate(tiny_rows(2, 32))
+    held, losses = [], []
+    for _ in range(2):
+        losses.append(float(strategy.forward_backward(inputs, denominator=inputs.valid_tokens, last=True)))
+        strategy.clip_and_step(1e-2)
+        stored = [module.stored for module in model.modules() if isinstance(module, Nf4Linear)]
+        held.append(sum(tensor.to_local().numel() for tensor in stored))
+    return held, whole, losses
+
+
+def test_fsdp2_shards_the_four_bit_weights_too():
+    layouts = [{}, {"dp_replicate": 2}, {"fsdp2": {"cpu_offload": True}}]
+    (alone, whole, losses), *_ = run_distributed(all_of, 1, layouts[:1])[0]
+    assert alone == [whole, whole]
+    for sharded, copied, offloaded in run_distributed(all_of, 2, layouts):
+        for (held, _, found), share in ((sharded, 0.5), (copied, 1.0), (offloaded, 0.5)):
+            assert [round(count / whole, 3) for count in held] == [share, share]
+            # Every rank has the same rows: each gives half of the loss that it gives alone.
+            assert found == pytest.approx(losses, rel=1e-5)
+
+
+def all_of(layouts):
+    return [frozen_bytes(settings) for settings in layouts]

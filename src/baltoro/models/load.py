@@ -268,7 +268,9 @@ def load_weights(
     Raises:
         InputError: names or shapes in the folder are not those of the model, or an adapter cannot be read.
     """
-    from baltoro.models.nf4 import Nf4Linear
+    from torch import nn
+
+    from baltoro.models.nf4 import STORED, Nf4Linear
 
     # Moving off the meta device gives each place of a tied weight a storage of its own.
     model.tie_weights()
@@ -284,6 +286,8 @@ def load_weights(
     }
     with base_values(model, plan, [*quantized]) as value_of:
         for name, parameter in model.named_parameters():
+            if name.endswith(f".{STORED}"):
+                continue
             if is_factor(name):
                 full = _factor(name, tuple(parameter.shape), plan, start)
             else:
@@ -292,7 +296,11 @@ def load_weights(
                     full = start.whole.get(plain_name(name), full)
             assign(parameter, full)
         for name, module in quantized.items():
-            module.fill(value_of(name, (module.out_features, module.in_features)))
+            weight = value_of(name, (module.out_features, module.in_features))
+            if isinstance(module.stored, nn.Parameter):
+                assign(module.stored, module.bytes_of(weight))
+            else:
+                module.fill(weight)
         if plan.weights is not None:
             persistent = set(model.state_dict())
             for name, buffer in model.named_buffers():
@@ -381,7 +389,13 @@ def unmatched_names(
         names: of the folder's tensors.
         also: plain names of weights that the model needs and that are none of its parameters.
     """
-    own = {plain_name(name) for name, _ in model.named_parameters() if not is_factor(name)}
+    from baltoro.models.nf4 import STORED
+
+    own = {
+        plain_name(name)
+        for name, _ in model.named_parameters()
+        if not is_factor(name) and not name.endswith(f".{STORED}")
+    }
     wanted = own | set(also)
     every = {plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     tied = every - wanted

@@ -4,10 +4,11 @@ A weight is cut into blocks of 64 values; each value becomes one of the 16 quant
 (NF4), scaled by its block's largest magnitude. With double quantisation these scales are kept in eight bits,
 in blocks of 256 (section 3 of the paper). bitsandbytes computes both directions.
 
-The layer is our own, for three reasons. Its values are plain buffers, which every strategy leaves as they
-are: nothing casts, shards or averages them, so that 4-bit bases train alike under all of them. The backward
-pass expands the weight anew instead of holding on to it. And bitsandbytes' own layer repacks its weights in
-evaluation on some CPUs, after which gradients are wrong without a word.
+The layer is our own, for three reasons. What it keeps is one tensor of bytes, which nothing casts or
+averages: a buffer that most strategies leave whole on every rank, or a parameter where a strategy shards it,
+so that 4-bit bases train alike under all of them. The backward pass expands the weight anew instead of
+holding on to it. And bitsandbytes' own layer repacks its weights in evaluation on some CPUs, after which
+gradients are wrong without a word.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ BLOCK_VALUES = 64
 SCALES_BLOCK_VALUES = 256
 """Scales that share a scale of their own, with double quantisation."""
 
+STORED = "stored"
+"""Name of the tensor that a layer keeps."""
+
 
 class Nf4Linear(nn.Linear):
     """A linear layer with a frozen weight in four bits; its bias stays as it is.
@@ -44,16 +48,12 @@ class Nf4Linear(nn.Linear):
         double_quantization: keep the scales in eight bits, too.
 
     Attributes:
-        packed: uint8 [values / 2], two values in each.
-        scales: float32 [blocks], or uint8 with double quantisation.
-        scale_scales: float32 [blocks / 256], with double quantisation.
-        scale_offset: float32 scalar, with double quantisation.
+        stored: uint8, all that is kept, one piece after the other: float32 offset of the scales and the
+            scales' scales [blocks / 256] with double quantisation, scales (uint8 [blocks] with double
+            quantisation, else float32), and the values, two in a byte.
     """
 
-    packed: torch.Tensor
-    scales: torch.Tensor
-    scale_scales: torch.Tensor
-    scale_offset: torch.Tensor
+    stored: torch.Tensor
 
     def __init__(self, layer: nn.Linear, *, double_quantization: bool) -> None:
         nn.Module.__init__(self)
@@ -62,48 +62,64 @@ class Nf4Linear(nn.Linear):
         self.register_parameter("bias", layer.bias)
         values, device = layer.in_features * layer.out_features, layer.weight.device
         blocks = -(-values // BLOCK_VALUES)
-        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            "packed": ((-(-values // 2),), torch.uint8),
-            "scales": ((blocks,), torch.uint8 if double_quantization else torch.float32),
-        }
+        pieces = [
+            (blocks, torch.uint8 if double_quantization else torch.float32),
+            (-(-values // 2), torch.uint8),
+        ]
         if double_quantization:
-            shapes["scale_scales"] = ((-(-blocks // SCALES_BLOCK_VALUES),), torch.float32)
-            shapes["scale_offset"] = ((), torch.float32)
-        for name, (shape, dtype) in shapes.items():
-            # Not saved: they follow from the base model.
-            self.register_buffer(name, torch.empty(shape, dtype=dtype, device=device), persistent=False)
+            # What is read in words of four bytes comes first, where it begins at a multiple of four.
+            pieces = [(1, torch.float32), (-(-blocks // SCALES_BLOCK_VALUES), torch.float32), *pieces]
+        self._sizes_bytes = [count * dtype.itemsize for count, dtype in pieces]
+        self._dtypes = [dtype for _, dtype in pieces]
+        # Not saved: it follows from the base model.
+        stored = torch.empty(sum(self._sizes_bytes), dtype=torch.uint8, device=device)
+        self.register_buffer(STORED, stored, persistent=False)
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
         """The weight that the layer computes with, float32 [out, in]; made anew each time."""
         return self.expanded(torch.float32)
 
+    def buffers_to_parameters(self) -> None:
+        """Keep the bytes as a parameter without gradient, for a strategy that shards parameters."""
+        stored = self._buffers.pop(STORED)
+        assert stored is not None
+        self._non_persistent_buffers_set.discard(STORED)
+        self.register_parameter(STORED, nn.Parameter(stored, requires_grad=False))
+
     @torch.no_grad()
     def fill(self, weight: torch.Tensor) -> None:
-        """Take over a weight.
+        """Take over a weight [out, in] of any float dtype."""
+        self.stored.copy_(self.bytes_of(weight))
+
+    @torch.no_grad()
+    def bytes_of(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return what the layer keeps of a weight.
 
         Quantised on the device where the layer is, so that ranks on devices of one kind hold the same bits.
 
         Args:
             weight: [out, in], of any float dtype.
+
+        Returns:
+            uint8, as :attr:`stored`.
         """
         bitsandbytes = _functional()
         packed, state = bitsandbytes.quantize_4bit(
-            weight.to(self.packed.device, torch.float32).contiguous(),
+            weight.to(self.stored.device, torch.float32).contiguous(),
             blocksize=BLOCK_VALUES,
             compress_statistics=self.double_quantization,
             quant_type="nf4",
         )
-        self.packed.copy_(packed.flatten())
-        self.scales.copy_(state.absmax)
+        pieces = [state.absmax, packed]
         if self.double_quantization:
-            self.scale_scales.copy_(state.state2.absmax)
-            self.scale_offset.copy_(state.offset)
+            pieces = [state.offset, state.state2.absmax, *pieces]
+        return torch.cat([piece.contiguous().view(-1).view(torch.uint8) for piece in pieces])
 
     @torch.no_grad()
     def expanded(self, dtype: torch.dtype) -> torch.Tensor:
         """Return the weight in a float dtype, [out, in]."""
-        if self.packed.device.type == "meta":
+        if self.stored.device.type == "meta":
             return torch.empty(self.out_features, self.in_features, dtype=dtype, device="meta")
         return _expand(self._kept(), (self.out_features, self.in_features), dtype)
 
@@ -114,9 +130,8 @@ class Nf4Linear(nn.Linear):
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
     def _kept(self) -> tuple[torch.Tensor, ...]:
-        if self.double_quantization:
-            return self.packed, self.scales, self.scale_scales, self.scale_offset
-        return self.packed, self.scales
+        pieces = torch.split(self.stored, self._sizes_bytes)
+        return tuple(piece.view(dtype) for piece, dtype in zip(pieces, self._dtypes, strict=True))
 
 
 class _FrozenProduct(torch.autograd.Function):
@@ -138,7 +153,7 @@ class _FrozenProduct(torch.autograd.Function):
 
 def _expand(kept: Iterable[torch.Tensor], shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
     bitsandbytes = _functional()
-    packed, scales, *nested = kept
+    *nested, scales, packed = kept
     state = bitsandbytes.QuantState(
         absmax=scales,
         shape=torch.Size(shape),
@@ -148,8 +163,8 @@ def _expand(kept: Iterable[torch.Tensor], shape: tuple[int, int], dtype: torch.d
         quant_type="nf4",
     )
     if nested:
-        scale_scales, offset = nested
-        state.offset, state.nested = offset, True
+        offset, scale_scales = nested
+        state.offset, state.nested = offset[0], True
         state.state2 = bitsandbytes.QuantState(
             absmax=scale_scales,
             blocksize=SCALES_BLOCK_VALUES,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from baltoro.parallel.config import ParallelConfig
 from baltoro.parallel.data_parallel import DataParallel, compute_dtype
 from baltoro.parallel.mesh import REPLICATE_AXIS, SHARD_AXIS, build_mesh
-from baltoro.parallel.strategy import Precision
+from baltoro.parallel.strategy import KeepsFrozenBuffers, Precision
 from baltoro.parallel.timing import PhaseTimer
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Fsdp2(DataParallel):
     Each decoder block is gathered and freed as a unit, the rest of the model is one more: embedding and
     output projection stay in that root unit, where tied weights remain one parameter. Shards of the gradient
     are reduced after every micro-batch, so memory stays that of a shard; between replicas they are summed
-    only with the last one of a step.
+    only with the last one of a step. Frozen weights are sharded, too, those in four bits as well.
     """
 
     def __init__(
@@ -67,6 +67,9 @@ class Fsdp2(DataParallel):
             if settings.cpu_offload
             else OffloadPolicy(),
         }
+        for module in model.modules():
+            if isinstance(module, KeepsFrozenBuffers):
+                module.buffers_to_parameters()
         for block in blocks:
             fully_shard(block, reshard_after_forward=settings.reshard_after_forward, **options)
         # The backward pass begins with the root unit: freeing it after the forward pass would save nothing.

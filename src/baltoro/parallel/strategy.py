@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,14 @@ class Update:
     gradient_norm: float
     stepped: bool
     overflowed: bool = False
+
+
+@runtime_checkable
+class KeepsFrozenBuffers(Protocol):
+    """A module whose frozen weights are buffers, of a form that no gradient or cast fits."""
+
+    def buffers_to_parameters(self) -> None:
+        """Make them parameters without gradient, so that they can be sharded."""
 
 
 class Strategy(Protocol):
