@@ -2,68 +2,30 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from baltoro.commands.instructions import finetune, instructions
+from baltoro.commands.models import model, review
+from baltoro.commands.shared import (
+    RECIPE_HELP,
+    execute,
+    expected_errors,
+    load,
+    print_json,
+    recipe_arguments,
+    say,
+    show_plan,
+    stage_command,
+)
+
 if TYPE_CHECKING:
-    from baltoro.jobs.recipe import Recipe
     from baltoro.papers.config import InputFormat
-
-CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
-
-
-def say(text: str) -> None:
-    """Tell a person something; standard output is left to results."""
-    click.echo(text, err=True)
-
-
-def print_json(value: Any) -> None:
-    """Print the command's one JSON object."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def fail(message: str, exit_code: int) -> NoReturn:
-    """End with one clear error."""
-    click.echo(f"error: {message}", err=True)
-    sys.exit(exit_code)
-
-
-def expected_errors(function: CommandFunction) -> CommandFunction:
-    """Turn Baltoro's own errors into one message and an exit code; anything else is a defect and is shown."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        from baltoro.core.errors import BaltoroError
-
-        try:
-            return function(*args, **kwargs)
-        except BaltoroError as error:
-            fail(error.message, error.exit_code)
-        except KeyboardInterrupt:
-            fail("interrupted; the same command goes on from what is finished", 1)
-
-    return wrapper  # type: ignore[return-value]
-
-
-def recipe_arguments(function: CommandFunction) -> CommandFunction:
-    """Add the arguments every command on a recipe takes."""
-    function = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")(function)
-    return click.argument("recipe", metavar="RECIPE")(function)
-
-
-def load(recipe: str, overrides: tuple[str, ...]) -> Recipe:
-    """Load a recipe given on the command line."""
-    from baltoro.jobs.recipe import load_recipe
-
-    return load_recipe(recipe, overrides)
 
 
 @click.group(
@@ -109,70 +71,9 @@ def run(recipe: str, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -
 
     loaded = load(recipe, overrides)
     if dry_run:
-        _dry_run(loaded, last_stage(loaded), as_json)
+        show_plan(loaded, last_stage(loaded), as_json)
         return
-    _execute(loaded, last_stage(loaded), as_json, build_parents=True, whole=True)
-
-
-def _dry_run(loaded: Recipe, target: str, as_json: bool) -> None:
-    from baltoro.jobs.runner import describe_plan, plan
-    from baltoro.jobs.stages import Context
-
-    planned = plan(Context(loaded), target)
-    if as_json:
-        print_json(
-            {
-                "stages": {
-                    entry.stage.name: {
-                        "status": entry.status,
-                        "fingerprint": entry.fingerprint,
-                        "artifact": entry.artifact.uri if entry.artifact else None,
-                        "changes": [
-                            {"key": change.key, "old": change.old, "new": change.new, "how": change.how}
-                            for change in entry.changes
-                        ],
-                    }
-                    for entry in planned
-                }
-            }
-        )
-    else:
-        click.echo(describe_plan(planned))
-
-
-def _execute(loaded: Recipe, target: str, as_json: bool, *, build_parents: bool, whole: bool) -> None:
-    from baltoro.jobs.runner import execute
-    from baltoro.jobs.summary import closing_lines
-
-    stages = execute(loaded, target, build_parents=build_parents, say=say)
-    if as_json:
-        print_json({"stages": stages} if whole else stages[target])
-    else:
-        click.echo(closing_lines(loaded, stages, target if not whole else None))
-
-
-_RECIPE_HELP = """RECIPE is a YAML file, or the name of one that comes with Baltoro (demo). Parents that are
-missing are built first. SECTION.KEY=VALUE changes one of the recipe's values, for example
-corpus.sources.0.uri=./papers; `baltoro config show RECIPE` lists them all."""
-
-
-def stage_command(group: click.Group, name: str, stage: str, help_text: str) -> None:
-    """Add a command that builds one stage."""
-
-    @group.command(name, help=f"{help_text}\n\n{_RECIPE_HELP}")
-    @recipe_arguments
-    @click.option("--no-parents", is_flag=True, help="Refuse, instead of building, when a parent is missing.")
-    @click.option("--dry-run", is_flag=True, help="Only say what is done, new or stale, and why.")
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-    @expected_errors
-    def command(
-        recipe: str, overrides: tuple[str, ...], no_parents: bool, dry_run: bool, as_json: bool
-    ) -> None:
-        loaded = load(recipe, overrides)
-        if dry_run:
-            _dry_run(loaded, stage, as_json)
-        else:
-            _execute(loaded, stage, as_json, build_parents=not no_parents, whole=False)
+    execute(loaded, last_stage(loaded), as_json, build_parents=True, whole=True)
 
 
 @main.group()
@@ -191,7 +92,7 @@ def tokens() -> None:
 
 
 @corpus.command(
-    "build", help=f"Build the corpus of RECIPE, with its rejects table and data card.\n\n{_RECIPE_HELP}"
+    "build", help=f"Build the corpus of RECIPE, with its rejects table and data card.\n\n{RECIPE_HELP}"
 )
 @recipe_arguments
 @click.option("--limit", type=int, default=None, help="A trial with at most this many files.")
@@ -224,9 +125,9 @@ def corpus_build(  # noqa: PLR0917  (one per option)
     given = tuple(f"{key}={value}" for key, value in flags.items() if value is not None)
     loaded = load(recipe, (*overrides, *given))
     if dry_run:
-        _dry_run(loaded, "corpus", as_json)
+        show_plan(loaded, "corpus", as_json)
     else:
-        _execute(loaded, "corpus", as_json, build_parents=not no_parents, whole=False)
+        execute(loaded, "corpus", as_json, build_parents=not no_parents, whole=False)
 
 
 @corpus.command("explain")
@@ -259,118 +160,9 @@ stage_command(
 )
 
 
-@main.group()
-def instructions() -> None:
-    """Papers, knowledge and reviews to examples; people look at them."""
-
-
-stage_command(instructions, "build", "instructions", "Build the instruction set of RECIPE.")
-
-
-@instructions.command("review-sheet")
-@recipe_arguments
-@click.option(
-    "--per-task", type=click.IntRange(1), default=20, show_default=True, help="Examples of each task."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other examples.")
-@click.option("--output", default=".", show_default=True, help="Folder or s3:// prefix to write into.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-@expected_errors
-def instructions_review_sheet(  # noqa: PLR0917  (one per option)
-    recipe: str, overrides: tuple[str, ...], per_task: int, seed: int, output: str, as_json: bool
-) -> None:
-    """Write a sample of RECIPE's examples for people to keep, drop or edit: a CSV file and a page.
-
-    Fill in either one and name the CSV file as instructions.decisions: the next build leaves out what was
-    dropped, takes over what was edited, and tells the share of noise of each task. SECTION.KEY=VALUE changes
-    one of the recipe's values, as everywhere.
-    """
-    from baltoro.core.storage import absolute_uri
-    from baltoro.jobs.sheets import write_review_sheet
-    from baltoro.jobs.stages import Context
-
-    told = write_review_sheet(
-        Context(load(recipe, overrides)), absolute_uri(output), per_task=per_task, seed=seed
-    )
-    if as_json:
-        print_json(told)
-    else:
-        click.echo(f"{told['examples']} examples of {told['tasks']} tasks\n{told['sheet']}\n{told['page']}")
-
-
-@instructions.command("export")
-@recipe_arguments
-@click.option("--output", required=True, help="File or s3:// URI to write (JSON lines).")
-@click.option(
-    "--layout",
-    type=click.Choice(["alpaca", "messages"]),
-    default="alpaca",
-    show_default=True,
-    help="Of a line.",
-)
-@click.option(
-    "--part", "parts", multiple=True, help="Only this part (signals, reviews, files); may be repeated."
-)
-@click.option("--plain", is_flag=True, help="Leave out what Baltoro knows of an example.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-@expected_errors
-def instructions_export(  # noqa: PLR0917  (one per option)
-    recipe: str,
-    overrides: tuple[str, ...],
-    output: str,
-    layout: Literal["alpaca", "messages"],
-    parts: tuple[str, ...],
-    plain: bool,
-    as_json: bool,
-) -> None:
-    """Write RECIPE's examples as JSON lines, as other tools read them.
-
-    The set must be built. SECTION.KEY=VALUE changes one of the recipe's values, as everywhere.
-    """
-    from baltoro.core.storage import absolute_uri
-    from baltoro.jobs.sheets import export_set
-    from baltoro.jobs.stages import Context
-
-    told = export_set(
-        Context(load(recipe, overrides)),
-        absolute_uri(output),
-        layout=layout,
-        parts=parts or None,
-        names=not plain,
-    )
-    if as_json:
-        print_json(told)
-    else:
-        click.echo(f"{told['written']} examples written, {told['left_out']} left out\n{told['file']}")
-
-
 stage_command(main, "evaluate", "evaluate", "Measure the model of RECIPE.")
-
-
-@main.command("finetune", help=f"Fine-tune the model of RECIPE, stage after stage.\n\n{_RECIPE_HELP}")
-@recipe_arguments
-@click.option("--stage", "stage_name", default=None, help="End after this stage; default: the last one.")
-@click.option("--no-parents", is_flag=True, help="Refuse, instead of building, when a parent is missing.")
-@click.option("--dry-run", is_flag=True, help="Only say what is done, new or stale, and why.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-@expected_errors
-def finetune(  # noqa: PLR0917  (one per option)
-    recipe: str,
-    overrides: tuple[str, ...],
-    stage_name: str | None,
-    no_parents: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Fine-tune; the help text stands at the command."""
-    from baltoro.jobs.finetune import finetune_target
-
-    loaded = load(recipe, overrides)
-    target = finetune_target(loaded, stage_name)
-    if dry_run:
-        _dry_run(loaded, target, as_json)
-    else:
-        _execute(loaded, target, as_json, build_parents=not no_parents, whole=False)
+for command in (instructions, finetune, review, model):
+    main.add_command(command)
 
 
 @main.command("verify-resume")
@@ -664,186 +456,6 @@ def layout(  # noqa: PLR0917  (one per option)
         click.echo(describe_layout(found))
     if found.fits is False:
         sys.exit(3)
-
-
-@main.command("review")
-@click.argument("paper", metavar="PAPER")
-@click.option(
-    "--model",
-    "model_name",
-    required=True,
-    metavar="FOLDER|NAME",
-    help="Folder of the model or adapter; with --endpoint the model's name there.",
-)
-@click.option("--base", default=None, metavar="FOLDER", help="The model that an adapter was trained on.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default=None,
-    help="Where it runs (default: auto).",
-)
-@click.option(
-    "--endpoint", default=None, metavar="URL", help="OpenAI-compatible server, http://HOST:PORT/v1."
-)
-@click.option(
-    "--api-key-environment", default=None, metavar="VARIABLE", help="Environment variable with its key."
-)
-@click.option(
-    "--tokenizer", default=None, metavar="FOLDER", help="Of the endpoint's model: counts its tokens exactly."
-)
-@click.option(
-    "--deadline-seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=None,
-    help="Time for one answer of the endpoint (default: 300).",
-)
-@click.option("--record", default=None, metavar="KEY", help="Which paper of a file that holds several.")
-@click.option("--format", "input_format", default="auto", show_default=True, help="As in `papers show`.")
-@click.option("--text-column", default=None, help="The text column of JSONL or Parquet records.")
-@click.option(
-    "--temperature", type=click.FloatRange(0, 2), default=0.35, show_default=True, help="0 is greedy."
-)
-@click.option(
-    "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.9,
-    show_default=True,
-    help="Sample from so much of the probability.",
-)
-@click.option(
-    "--max-new-tokens",
-    type=click.IntRange(1),
-    default=None,
-    help="Bound on the response (default: the room that training left for it).",
-)
-@click.option("--seed", type=click.IntRange(0), default=None, help="Another seed draws another response.")
-@click.option(
-    "--html", default=None, metavar="FILE", help="Also write a page; a file that exists is replaced."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-@expected_errors
-def review(  # noqa: PLR0917  (one per option)
-    paper: str,
-    model_name: str,
-    base: str | None,
-    device: Literal["auto", "cpu", "cuda"] | None,
-    endpoint: str | None,
-    api_key_environment: str | None,
-    tokenizer: str | None,
-    deadline_seconds: float | None,
-    record: str | None,
-    input_format: str,
-    text_column: str | None,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int | None,
-    seed: int | None,
-    html: str | None,
-    as_json: bool,
-) -> None:
-    """Let a model review PAPER: significance and novelty, reasons for and against it, suggestions.
-
-    PAPER is a file of one parsed paper in any of the input formats, or an s3:// URI of one. It is cleaned,
-    rendered, cut and put to the model exactly as the examples that a finetune stage was trained on; the
-    model's baltoro_review.json says how. What was cut of the paper is told. What cannot be read of the
-    response is shown as it is; if no review is in it at all, the exit code is 3.
-
-    \b
-        baltoro review paper.tei.xml --model runs/reviewer/merged --html review.html
-        baltoro review paper.tei.xml --model reviewer --endpoint http://localhost:8000/v1
-    """
-    from baltoro.instructions.reviews.ask import Sampling
-    from baltoro.instructions.reviews.page import review_text
-    from baltoro.jobs.review import review_paper, reviewer_of, write_page
-
-    found = review_paper(
-        paper,
-        reviewer_of(
-            model_name,
-            say=say,
-            base=base,
-            device=device,
-            endpoint=endpoint,
-            api_key_environment=api_key_environment,
-            tokenizer=tokenizer,
-            deadline_seconds=deadline_seconds,
-        ),
-        say=say,
-        sampling=Sampling(temperature, top_p, max_new_tokens, seed),
-        record=record,
-        input_format=cast("InputFormat", input_format),
-        text_column=text_column,
-    )
-    if html is not None:
-        write_page(found, html)
-        say(f"page: {html}")
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        click.echo(review_text(found))
-    if not found.found:
-        sys.exit(3)
-
-
-@main.group()
-def model() -> None:
-    """Bring base models under the storage root."""
-
-
-@model.command("import")
-@click.argument("source", metavar="ID_OR_PATH")
-@click.option("--recipe", default=None, help="Take storage.root and its profiles from this recipe.")
-@click.option("--root", default=None, help="The storage root (default: the recipe's, or ./workspace).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-@expected_errors
-def model_import(source: str, recipe: str | None, root: str | None, as_json: bool) -> None:
-    """Stage a checksummed copy of a base model under the storage root, once.
-
-    ID_OR_PATH is a Hugging Face hub id, a folder, a GGUF file, or an s3:// prefix. HF_TOKEN, HF_ENDPOINT and
-    HF_HUB_OFFLINE are honoured.
-    """
-    from baltoro.core.storage import Storage, absolute_uri
-    from baltoro.jobs.model import import_model
-    from baltoro.jobs.recipe import StorageConfig, absolute_base
-    from baltoro.jobs.runner import stage_summary
-
-    storage_config = load(recipe, ()).storage if recipe else StorageConfig()
-    root_uri = absolute_uri(root or storage_config.root)
-    source = absolute_base(source, Path.cwd())
-    artifact = import_model(Storage(storage_config.profiles), root_uri, source, say=say)
-    if as_json:
-        print_json(stage_summary(artifact))
-    else:
-        click.echo(f"{artifact.uri}\nUse it with model.base={source}")
-
-
-@model.command("merge")
-@click.argument("adapter", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--base",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the model that the adapter was trained on.",
-)
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["bfloat16", "float32"]),
-    default="bfloat16",
-    show_default=True,
-    help="Of the written weights.",
-)
-@expected_errors
-def model_merge(adapter: Path, base: Path, output: Path, dtype: str) -> None:
-    """Make ADAPTER, a folder that a finetune run exported, part of its base: a plain Hugging Face model.
-
-    Where the base was trained on in four bits, it is rounded the same way first: that is what the adapter
-    was trained on, and the logits are those of training.
-    """
-    from baltoro.jobs.merge import merge_folders
-
-    merge_folders(adapter, base, output, dtype=dtype)
-    click.echo(f"{output}\nload it with AutoModelForCausalLM.from_pretrained({str(output)!r})")
 
 
 if __name__ == "__main__":

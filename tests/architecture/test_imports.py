@@ -16,6 +16,7 @@ LAYERS = (
     ("checkpoint", "data", "tracking", "papers"),
     ("train", "corpus", "instructions", "evaluation"),
     ("jobs",),
+    ("commands",),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
