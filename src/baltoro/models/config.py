@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import field_validator
+
 from baltoro.core.config import StrictModel, execution, result, section
 from baltoro.models.rope_scaling_config import RopeScalingConfig
 
@@ -57,6 +59,15 @@ class AdapterConfig(StrictModel):
     train: tuple[Literal["embeddings", "norms"], ...] = result(
         (), "parts that are trained whole beside the adapter; LongLoRA trains both for longer contexts"
     )
+
+    @field_validator("targets")
+    @classmethod
+    def _some_targets(cls, targets: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        if not targets:
+            raise ValueError(
+                f"no layer would get an adapter; name some (q_proj, v_proj), or set {ALL_LINEAR}"
+            )
+        return targets
 
     @property
     def scale(self) -> float:

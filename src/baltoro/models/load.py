@@ -33,6 +33,7 @@ from baltoro.models.presets import PRESETS, preset_config
 from baltoro.models.rope_scaling import context_positions, has_rotary_positions, scale_rope
 from baltoro.models.rope_scaling_config import RopeScalingConfig
 from baltoro.models.weights import weight_files
+from baltoro.models.windowed_layers import narrowest_window
 
 if TYPE_CHECKING:
     import torch
@@ -155,11 +156,12 @@ def refuse_long_context(config: Mapping[str, Any], sequence_length: int, base: s
             + ("stretch them with rope_scaling, " if has_rotary_positions(config) else "")
             + "or choose another model.base"
         )
-    window = config.get("sliding_window")
-    if window is not None and config.get("use_sliding_window", True) and sequence_length > window:
+    window = narrowest_window(config)
+    if window is not None and sequence_length > window:
         raise ConfigError(
             f"sequence_length={sequence_length} is longer than the attention window of {window} tokens that "
-            f"{base} uses, which packed attention does not reproduce; lower it to at most {window}"
+            f"{base} uses, which packed attention does not reproduce; lower it to at most {window}, or "
+            "widen the window in the base's config.json"
         )
 
 

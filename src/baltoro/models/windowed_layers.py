@@ -19,6 +19,16 @@ _OWN_WINDOW = {
 _FULL_LAYERS = frozenset({"full_attention", "global"})
 
 
+def narrowest_window(config: Mapping[str, Any]) -> int | None:
+    """Return the tokens of the narrowest window that a layer of a model has; ``None`` where all see all.
+
+    Args:
+        config: the model's ``config.json``.
+    """
+    windows = (config.get(_OWN_WINDOW.get(kind, "")) for kind in set(_layer_kinds(config)))
+    return min((int(window) for window in windows if window is not None), default=None)
+
+
 def refuse_windowed_layers(config: Mapping[str, Any], *, context_tokens: int, base: str) -> None:
     """Refuse a model in which not every layer sees the whole context.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Literal, Self
 
 from pydantic import model_validator
 
 from baltoro.core.config import StrictModel, execution, result
+from baltoro.core.errors import PlatformError
 
 
 class OptimizerConfig(StrictModel):
@@ -62,3 +64,16 @@ class ScheduleConfig(StrictModel):
                 "both set the warm-up; give one of them"
             )
         return self
+
+
+def refuse_missing_optimizer(config: OptimizerConfig) -> None:
+    """Refuse an optimizer whose library is not installed.
+
+    Raises:
+        PlatformError: with the extra that brings it.
+    """
+    if config.name != "adamw" and importlib.util.find_spec("bitsandbytes") is None:
+        raise PlatformError(
+            f"optimizer.name={config.name} needs bitsandbytes, which is not installed; run `pip install "
+            "'baltoro[nf4]'`, or set optimizer.name=adamw"
+        )

@@ -20,8 +20,8 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
 
-from baltoro.core.errors import ConfigError, PlatformError
-from baltoro.optim.config import OptimizerConfig
+from baltoro.core.errors import ConfigError
+from baltoro.optim.config import OptimizerConfig, refuse_missing_optimizer
 
 BLOCK_VALUES = 256
 """Values that share a scale; what bitsandbytes' update kernels are written for."""
@@ -46,13 +46,7 @@ def build_bitsandbytes_adamw(
         ConfigError: paged moments without a GPU.
         PlatformError: bitsandbytes is not installed.
     """
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise PlatformError(
-            f"optimizer.name={config.name} needs bitsandbytes, which is not installed; run `pip install "
-            "'baltoro[nf4]'`, or set optimizer.name=adamw"
-        ) from error
+    refuse_missing_optimizer(config)
     paged = config.name.startswith("paged_")
     devices = {_local(parameter).device.type for group in groups for parameter in group["params"]}
     if paged and devices != {"cuda"}:

@@ -176,6 +176,19 @@ def test_what_does_not_fit_the_model_is_refused_when_planning(tmp_path):
         ConfigError, match=r"see a window of 16 tokens .* widen the window .* or give the layers"
     ):
         planned(windowed, shifted)
+    # The second remedy: layers that all see everything, whatever the window was.
+    planned({**windowed, "layer_types": ["full_attention"] * llama["num_hidden_layers"]}, shifted)
+    wide = {"group_len": 65}
+    with pytest.raises(ConfigError, match=r"^finetune\.stages\.0\.shifted_sparse_attention\.group_len=65: a"):
+        planned(llama, {**shifted, "shifted_sparse_attention": wide})
+    short = {"method": "linear", "original_positions": 256, "target_positions": 200}
+    with pytest.raises(ConfigError, match=r"^finetune\.stages\.0\.rope_scaling\.target_positions=200 is no"):
+        planned(llama, {"method": "lora", "rope_scaling": short})
+    with pytest.raises(ValidationError, match="no layer would get an adapter"):
+        planned(llama, {"method": "lora", "adapter": {"targets": []}})
+    twice = {"method": "full", "rope_scaling": LINEAR}
+    with pytest.raises(ConfigError, match=r"^finetune\.stages\.1\.rope_scaling: .* are stretched already"):
+        planned(llama, twice, {"method": "lora", "rope_scaling": LINEAR}, index=1)
     long = {"method": "lora", "data": {"sequence_length": 4096}, "global_batch_tokens": 4096}
     with pytest.raises(ConfigError, match=r"^finetune\.stages\.0\.data\.sequence_length=4096 is longer than"):
         planned(llama, long)

@@ -13,6 +13,7 @@ from baltoro.models.load import (
     initial_value,
     load_weights,
     plan_model,
+    refuse_long_context,
 )
 from baltoro.models.rope_scaling import refuse_rope_scaling
 from baltoro.testing.tiny import byte_tokenizer, tiny_plan
@@ -115,6 +116,14 @@ def test_rows_longer_than_the_base_was_trained_for_are_refused(tmp_path):
     saved_base(tmp_path)
     with pytest.raises(ConfigError, match="sequence_length=512 is longer than the 256 positions"):
         plan_model(tmp_path, byte_tokenizer(), sequence_length=512, vocabulary_multiple=64)
+
+
+def test_a_window_that_no_layer_uses_hides_nothing():
+    config = {"num_hidden_layers": 2, "max_position_embeddings": 512, "sliding_window": 32}
+    refuse_long_context({**config, "layer_types": ["full_attention"] * 2}, 512, "base")
+    refuse_long_context({**config, "use_sliding_window": False}, 512, "base")
+    with pytest.raises(ConfigError, match=r"the attention window of 32 tokens .* or widen the window"):
+        refuse_long_context({**config, "layer_types": ["full_attention", "sliding_attention"]}, 512, "base")
 
 
 def test_rows_longer_than_a_sliding_window_are_refused(tmp_path):

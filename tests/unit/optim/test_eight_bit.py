@@ -1,5 +1,3 @@
-import builtins
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -175,14 +173,7 @@ def test_paged_moments_without_a_gpu_are_refused(name):
 
 
 def test_a_missing_library_names_what_to_install(monkeypatch):
-    real_import = builtins.__import__
-
-    def without(name, *arguments, **keywords):
-        if name == "bitsandbytes":
-            raise ImportError(name)
-        return real_import(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(PlatformError, match=r"optimizer\.name=adamw_8bit needs bitsandbytes.*baltoro\[nf4\]"):
         build_optimizer(Tiny(), config_of())
 

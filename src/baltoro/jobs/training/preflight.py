@@ -33,7 +33,9 @@ from baltoro.models.load import refuse_long_context, refuse_unknown_targets
 from baltoro.models.presets import PRESETS, preset_config
 from baltoro.models.rope_scaling import scale_rope
 from baltoro.models.rope_scaling_config import RopeScalingConfig
+from baltoro.models.shifted_sparse_attention import choose_group_len
 from baltoro.models.windowed_layers import refuse_windowed_layers
+from baltoro.optim.config import refuse_missing_optimizer
 from baltoro.optim.schedule import build_schedule
 from baltoro.parallel.build import refuse_contradictions, refuse_missing_dtype
 from baltoro.parallel.mesh import resolve_degrees
@@ -82,13 +84,26 @@ def check_model(training: Training, config: Mapping[str, Any]) -> None:
     sequence_length = settings.data.sequence_length
     with _settings_of(training.section):
         if training.rope_scaling is not None:
-            config = scale_rope(config, training.rope_scaling, base=base)
+            config = _stretched(config, training)
         if settings.shifted_sparse_attention is not None:
             # First: what mends it is more than what packed rows need.
             refuse_windowed_layers(config, context_tokens=sequence_length, base=base)
         refuse_long_context(config, sequence_length, base)
         if isinstance(settings, FinetuneStageConfig) and settings.has_adapter:
             refuse_unknown_targets(config, settings.adapter)
+
+
+def _stretched(config: Mapping[str, Any], training: Training) -> Mapping[str, Any]:
+    """Return a configuration with stretched positions; a refusal names the setting that stretches them."""
+    assert training.rope_scaling is not None
+    try:
+        return scale_rope(config, training.rope_scaling, base=training.recipe.model.base)
+    except ConfigError as error:
+        if training.rope_scaling is training.recipe.model.rope_scaling:
+            raise
+        own = getattr(training.config, "rope_scaling", None)
+        stage = "an earlier stage's" if own is None else training.section
+        raise ConfigError(error.message.replace("model.rope_scaling", f"{stage}.rope_scaling")) from None
 
 
 def check_settings(training: Training) -> None:
@@ -103,6 +118,7 @@ def check_settings(training: Training) -> None:
         split_of(training, order)
         _check_layout(training)
         _check_optimizer(training)
+        _check_groups(training)
         _check_preset(training)
         given = config.steps or (config.tokens is not None and config.tokens // config.global_batch_tokens)
         if given:
@@ -123,8 +139,19 @@ def _settings_of(section: str) -> Iterator[None]:
         raise
 
 
+def _check_groups(training: Training) -> None:
+    shifted = training.config.shifted_sparse_attention
+    if shifted is None or shifted.group_len is None:
+        return
+    try:
+        choose_group_len(training.config.data.sequence_length, group_len=shifted.group_len)
+    except ConfigError as error:
+        raise ConfigError(f"shifted_sparse_attention.{error.message}") from None
+
+
 def _check_optimizer(training: Training) -> None:
     config = training.config
+    refuse_missing_optimizer(config.optimizer)
     if config.strategy != "deepspeed":
         return
     if config.optimizer.name != "adamw":
@@ -192,6 +219,7 @@ def check_run(  # noqa: PLR0917  (each is a thing of its own that the caller has
         context.storage,
         sequence_length=config.data.sequence_length,
         tokenizer_fingerprint=parents["tokenizer"].manifest.extra.get("tokenizer_fingerprint"),
+        section=training.section,
     )
     with _settings_of(training.section):
         _check_positions(context, training, parents.get("model"))
@@ -235,6 +263,7 @@ def check_dataset(
     *,
     sequence_length: int,
     tokenizer_fingerprint: str | None,
+    section: str = "pretrain",
 ) -> None:
     """Check that shards hold rows of this length, made with this tokenizer.
 
@@ -254,7 +283,7 @@ def check_dataset(
             if dataset.sequence_length != sequence_length:
                 raise ArtifactError(
                     f"{files[0].uri}: has rows of {dataset.sequence_length} tokens, the recipe says "
-                    f"pretrain.data.sequence_length={sequence_length}; set it to {dataset.sequence_length}, "
+                    f"{section}.data.sequence_length={sequence_length}; set it to {dataset.sequence_length}, "
                     "or build the token dataset again"
                 )
 
