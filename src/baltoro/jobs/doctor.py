@@ -196,10 +196,11 @@ def check_disk(name: str, folder: Path) -> Check:
 
 
 def check_recipe(recipe: Recipe) -> Iterator[Check]:
-    """Rights on the recipe's storage, its sources, its tracking store and its cluster's size."""
+    """Rights on the recipe's storage, its sources, its plan, its tracking store and its cluster's size."""
     from baltoro.corpus.listing import list_source
     from baltoro.jobs.cluster import local_cpus, required_cpus
-    from baltoro.jobs.runner import make_tracker
+    from baltoro.jobs.runner import last_stage, make_tracker, plan
+    from baltoro.jobs.stages import Context
 
     storage = Storage(recipe.storage.profiles)
     try:
@@ -216,6 +217,12 @@ def check_recipe(recipe: Recipe) -> Iterator[Check]:
             )
         except BaltoroError as error:
             yield Check(name, "problem", source.uri, error.message)
+    try:
+        planned = plan(Context(recipe), last_stage(recipe))
+        done = sum(entry.artifact is not None for entry in planned)
+        yield Check("plan", "ok", f"{len(planned)} stages, {done} of them done")
+    except BaltoroError as error:
+        yield Check("plan", "problem", f"{recipe.name} to its last stage", error.message)
     tracker = make_tracker(recipe)
     try:
         tracker.prepare()

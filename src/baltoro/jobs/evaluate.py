@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
 from baltoro.core.errors import ConfigError, InputError
+from baltoro.core.statistics import wilson_interval
 from baltoro.core.storage import Storage, is_local, join, local_path
 from baltoro.corpus.work import PartFile
 from baltoro.evaluation.config import LongContextConfig
@@ -132,7 +133,11 @@ def build_evaluation(
     run.log_metrics({f"evaluation/{task}": score["value"] for task, score in found.scores.items()})
     return StageOutput(
         counts={task: score["items"] for task, score in found.scores.items()},
-        summary={"run_id": run.run_id, "scores": found.scores},
+        summary={
+            "run_id": run.run_id,
+            "scores": found.scores,
+            "pictures": [writer.uri_for(name) for name in found.pictures],
+        },
     )
 
 
@@ -243,6 +248,13 @@ def _positions(model: Any, _tokenizer: Any, texts: list[Any], checks: Checks, fo
         max_texts=config.max_documents,
         setting="evaluation.positions.length",
     )
+    for bucket in measured.buckets:
+        found.scores[f"positions/{bucket.first}-{bucket.last}"] = {
+            "value": bucket.nats_per_token,
+            "low": bucket.low,
+            "high": bucket.high,
+            "items": bucket.tokens,
+        }
     found.details["positions"] = asdict(measured)
     title = f"{checks.name}: loss by position"
     found.pictures["positions.png"] = positions_picture({checks.name: measured}, title=title)
@@ -262,13 +274,16 @@ def _passkey(model: Any, tokenizer: Any, _texts: list[Any], checks: Checks, foun
         seed=config.seed,
         setting="evaluation.passkey.lengths",
     )
-    low, high = grid.interval
-    found.scores["passkey"] = {
-        "value": grid.accuracy,
-        "low": low,
-        "high": high,
-        "items": sum(cell.trials for cell in grid.cells),
-    }
+    for length in (*sorted({cell.length for cell in grid.cells}), None):
+        cells = [cell for cell in grid.cells if length in (None, cell.length)]
+        keys, trials = sum(cell.found for cell in cells), sum(cell.trials for cell in cells)
+        low, high = wilson_interval(keys, trials)
+        found.scores["passkey" if length is None else f"passkey/{length}"] = {
+            "value": keys / trials,
+            "low": low,
+            "high": high,
+            "items": trials,
+        }
     found.details["passkey"] = asdict(grid) | {"used_context_tokens": grid.used_context_tokens}
     found.pictures["passkey.png"] = passkey_picture(grid, title=f"{checks.name}: passkeys found")
 

@@ -216,6 +216,12 @@ def dry_run_layout(
         InputError: the shape of the model is not to be had.
         PlatformError: the process of the dry run failed.
     """
+    if not recipe.pretrains:
+        raise ConfigError(
+            f"{recipe.name} has no pretraining (finetune.base={recipe.finetune.base}), and a layout shows "
+            "pretraining alone; docs/recipes.md says what fine-tuning takes, and how a stage of method=full "
+            "is laid out as pretraining"
+        )
     config, workers = recipe.pretrain, recipe.cluster.workers
     refuse_contradictions(
         config.strategy, config.parallel, device_type="cuda" if recipe.cluster.use_gpu else "cpu"

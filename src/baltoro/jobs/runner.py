@@ -125,6 +125,11 @@ def needed_stages(recipe: Recipe, target: str) -> tuple[Stage, ...]:
         ConfigError: the recipe has no such stage.
     """
     by_name = {stage.name: stage for stage in active_stages(recipe)}
+    if target == "evaluate" and recipe.evaluation is None:
+        raise ConfigError(
+            "evaluation is null: this recipe measures nothing; set evaluation.tasks, for example "
+            "evaluation.tasks=[perplexity,passkey] (`baltoro config show RECIPE` lists the settings)"
+        )
     if target not in by_name:
         raise ConfigError(f"this recipe has no stage {target!r}; it has {', '.join(by_name)}")
     wanted: set[str] = set()

@@ -11,6 +11,7 @@ from typing import Any
 
 from baltoro.core.storage import is_local
 from baltoro.jobs.recipe import Recipe
+from baltoro.jobs.review import taught_to_review
 
 
 def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only: str | None) -> str:
@@ -23,7 +24,7 @@ def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only:
     """
     lines: list[str] = []
     for name, summary in stages.items():
-        if only is None or name == only:
+        if only is None or name == only or (name.startswith("finetune-") and only.startswith("finetune-")):
             describe = _DESCRIBE[name.partition("-")[0]]
             lines.extend([name, *(f"  {line}" for line in describe(summary))])
     trained = [summary for summary in stages.values() if summary.get("export")]
@@ -52,6 +53,13 @@ def _next_steps(recipe: Recipe, summary: Mapping[str, Any]) -> list[str]:
         f"look at the run:   {look}",
         *fetch,
         f"load the model:    AutoModelForCausalLM.from_pretrained({folder!r})",
+        *([f"its adapter alone: {summary['adapter']}"] if summary.get("adapter") else []),
+        *(
+            [f"review a paper:    baltoro review PAPER --model {shlex.quote(folder)}"]
+            if recipe.finetune.stages and taught_to_review(recipe, len(recipe.finetune.stages) - 1)
+            else []
+        ),
+        *(["measure the model: baltoro evaluate RECIPE"] if recipe.evaluation is not None else []),
         f"prove the run:     baltoro verify-resume --run {run} "
         f"storage.root={shlex.quote(recipe.storage.root)}",
     ]
@@ -149,15 +157,30 @@ def _instructions(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+_MEASURED = {
+    "perplexity": "perplexity by length, {}",
+    "positions": "nats per token by tokens of context",
+    "passkey": "share of passkeys found by length",
+}
+
+
 def _evaluate(summary: Mapping[str, Any]) -> list[str]:
-    scores = []
-    for task, score in summary["scores"].items():
+    grouped: dict[str, list[str]] = {}
+    for name, score in summary["scores"].items():
+        task, *rest = name.split("/")
         known = score["low"] is not None and score["high"] is not None
         interval = (
             f"{score['low']:.4g} to {score['high']:.4g}" if known else "too few documents for an interval"
         )
-        scores.append(f"{task}: {score['value']:.4g} ({interval}; {score['items']:,} items)")
-    return [*scores, str(summary["artifact"])]
+        where = rest[-1] if rest else "in all"
+        title = _MEASURED[task].format(*rest[:-1])
+        grouped.setdefault(title, []).append(f"{where}: {score['value']:.4g} ({interval})")
+    lines = []
+    for title, scores in grouped.items():
+        lines += [title, *(f"  {score}" for score in scores)]
+    if summary.get("pictures"):
+        lines.append(f"pictures: {', '.join(summary['pictures'])}")
+    return [*lines, str(summary["artifact"])]
 
 
 def _pretrain(summary: Mapping[str, Any]) -> list[str]:

@@ -156,3 +156,59 @@ def test_a_run_that_was_resumed_says_where(load):
     assert "  resumed after step 1,200 by attempt 3" in lines(load(), {"pretrain": resumed})
     begun = {**STAGES["pretrain"], "attempt": 1, "resumed_from_step": 0}
     assert "resumed after" not in "\n".join(lines(load(), {"pretrain": begun}))
+
+
+def score(value, low=None, high=None):
+    return {"value": value, "low": low, "high": high, "items": 10}
+
+
+def test_measurements_are_told_task_by_task_with_their_pictures(load):
+    measured = {
+        "artifact": "/w/evaluation/geo/7",
+        "scores": {
+            "perplexity/yarn_truncated/256": score(30.5, 28.0, 33.25),
+            "perplexity/yarn_truncated/512": score(27.5),
+            "positions/1-1": score(6.5, 6.0, 7.0),
+            "passkey/512": score(0.75, 0.5, 0.9),
+            "passkey": score(0.75, 0.5, 0.9),
+        },
+        "pictures": ["/w/evaluation/geo/7/perplexity.png", "/w/evaluation/geo/7/passkey.png"],
+    }
+    assert lines(load(), {"evaluate": measured}, "evaluate") == [
+        "evaluate",
+        "  perplexity by length, yarn_truncated",
+        "    256: 30.5 (28 to 33.25)",
+        "    512: 27.5 (too few documents for an interval)",
+        "  nats per token by tokens of context",
+        "    1-1: 6.5 (6 to 7)",
+        "  share of passkeys found by length",
+        "    512: 0.75 (0.5 to 0.9)",
+        "    in all: 0.75 (0.5 to 0.9)",
+        "  pictures: /w/evaluation/geo/7/perplexity.png, /w/evaluation/geo/7/passkey.png",
+        "  /w/evaluation/geo/7",
+    ]
+
+
+def test_all_finetune_stages_are_told_and_what_a_tuned_model_is_for(load):
+    tuned = {
+        **STAGES["pretrain"],
+        "adapter": "/w/run/geo/5/export-1",
+        "export": "/w/run/geo/5/export-1/merged",
+    }
+    reviews = ["instructions.reviews.papers=papers", "instructions.reviews.reviews=reviews"]
+    stages = "finetune.stages=[{name: general, data: {from: [instructions.reviews]}}, {name: expert}]"
+    recipe = load(*reviews, stages, "evaluation.tasks=[passkey]")
+    told = lines(
+        recipe,
+        {**STAGES, "finetune-general": STAGES["pretrain"], "finetune-expert": tuned},
+        "finetune-expert",
+    )
+    assert [line for line in told if not line.startswith(" ")] == [
+        "finetune-general",
+        "finetune-expert",
+        "next",
+    ]
+    assert "  its adapter alone: /w/run/geo/5/export-1" in told
+    assert "  review a paper:    baltoro review PAPER --model /w/run/geo/5/export-1/merged" in told
+    assert "  measure the model: baltoro evaluate RECIPE" in told
+    assert "review a paper" not in "\n".join(lines(load(), STAGES))
