@@ -2,18 +2,24 @@
 
 import csv
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from baltoro.cli import main
 from baltoro.core.artifacts import ArtifactStore
+from baltoro.core.errors import InputError
 from baltoro.core.storage import Storage
 from baltoro.data.shards import TokenDataset
 from baltoro.jobs.merge import merge_folders
+from baltoro.jobs.review_model import load_model
 from baltoro.jobs.runner import active_stages, plan
 from baltoro.jobs.sheets import export_set, write_review_sheet
 from baltoro.jobs.stages import Context
@@ -21,6 +27,7 @@ from baltoro.jobs.tokens import split_files
 from baltoro.jobs.verify.audit import audit
 from baltoro.models.adapters import Tuning, read_adapter
 from baltoro.models.load import build_model, load_weights, plan_model
+from baltoro.models.weights import digest_folder
 
 pytestmark = [pytest.mark.jobs, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -126,17 +133,29 @@ def test_the_merged_model_is_base_and_both_adapters(built, tuned, tmp_path):
         difference = (model.eval()(ids).logits - plain(ids).logits).abs().max()
     assert float(difference) < 1e-4
     assert plain.config.rope_parameters["factor"] == 2.0
-    # The adapter alone, on the base it was trained on, which is the general stage's model.
-    merge_folders(general, base, tmp_path / "general", dtype="float32")
-    merge_folders(expert, tmp_path / "general", tmp_path / "both", dtype="float32")
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "both", dtype=torch.float32).eval()
-    with torch.no_grad():
-        assert float((again(ids).logits - plain(ids).logits).abs().max()) < 1e-4
+    # The command of the adapter's card gives the run's own model, bit for bit.
+    assert known.trained_on.base == str(base)
+    assert [before.folder for before in known.trained_on.adapters] == [str(general)]
+    (command,) = re.findall(r"^baltoro (model merge .*)$", (expert / "README.md").read_text(), re.MULTILINE)
+    *options, _, output = shlex.split(command)
+    assert output == "FOLDER"
+    options = [str(expert) if option == "." else option for option in options]
+    result = CliRunner().invoke(main, [*options, "--output", str(tmp_path / "both")])
+    assert result.exit_code == 0, result.output
+    assert digest_folder(tmp_path / "both") == digest_folder(merged)
+    with pytest.raises(
+        InputError, match=r"after 1 adapter was merged into it, and none given; .* in this order"
+    ):
+        merge_folders(expert, base, tmp_path / "wrong")
+    with pytest.raises(InputError, match=r"after 1 adapter was merged into it"):
+        load_model(expert, base, "cpu")
 
 
 def test_scores_have_intervals_and_stand_in_mlflow(tuned, tracking_uri):
     scores = tuned["evaluate"]["scores"]
-    assert set(scores) == {"passkey", "perplexity/yarn_truncated/64", "perplexity/yarn_truncated/128"}
+    perplexities = {"perplexity/yarn_truncated/64", "perplexity/yarn_truncated/128"}
+    assert set(scores) == {"passkey", "passkey/240", *perplexities}
+    assert scores["passkey/240"] == scores["passkey"]
     assert scores["passkey"]["items"] == 1
     run = MlflowClient(tracking_uri).get_run(tuned["evaluate"]["run_id"])
     assert run.data.metrics["evaluation/passkey"] == scores["passkey"]["value"]
@@ -169,8 +188,8 @@ def test_what_people_decide_is_followed_by_the_next_build(build, load_tiny, over
     decided = (*overrides, f"instructions.decisions={told['sheet']}")
     summary = build("instructions", *decided)["instructions"]
     assert summary["examples"] == 239
-    assert summary["decisions"]["dropped"] == summary["decisions"]["edited"] == 1
-    (noise,) = summary["decisions"]["noise"].values()
+    assert summary["steps"]["decisions"]["dropped"] == summary["steps"]["decisions"]["edited"] == 1
+    (noise,) = summary["steps"]["decisions"]["noise"].values()
     assert noise["fraction"] == pytest.approx(2 / 3)
     written = export_set(
         Context(load_tiny(*decided)), str(tmp_path / "set.jsonl"), layout="alpaca", parts=None, names=True

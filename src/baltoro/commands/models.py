@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -17,6 +18,20 @@ from baltoro.commands.shared import (
 
 if TYPE_CHECKING:
     from baltoro.papers.config import InputFormat
+
+
+_LARGEST_SEED = 2**63 - 1
+_MOST_NEW_TOKENS = 1_000_000
+
+
+class _Number(click.FloatRange):
+    """A number within bounds; ``nan`` and ``inf`` are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 @click.command("review")
@@ -46,30 +61,33 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--deadline-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_Number(min=0, min_open=True),
     default=None,
     help="Time for one answer of the endpoint (default: 300).",
 )
 @click.option("--record", default=None, metavar="KEY", help="Which paper of a file that holds several.")
 @click.option("--format", "input_format", default="auto", show_default=True, help="As in `papers show`.")
 @click.option("--text-column", default=None, help="The text column of JSONL or Parquet records.")
-@click.option(
-    "--temperature", type=click.FloatRange(0, 2), default=0.35, show_default=True, help="0 is greedy."
-)
+@click.option("--temperature", type=_Number(0, 2), default=0.35, show_default=True, help="0 is greedy.")
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=_Number(0, 1, min_open=True),
     default=0.9,
     show_default=True,
     help="Sample from so much of the probability.",
 )
 @click.option(
     "--max-new-tokens",
-    type=click.IntRange(1),
+    type=click.IntRange(1, _MOST_NEW_TOKENS),
     default=None,
     help="Bound on the response (default: the room that training left for it).",
 )
-@click.option("--seed", type=click.IntRange(0), default=None, help="Another seed draws another response.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, _LARGEST_SEED),
+    default=None,
+    help="Another seed draws another response.",
+)
 @click.option(
     "--html", default=None, metavar="FILE", help="Also write a page; a file that exists is replaced."
 )
@@ -107,10 +125,15 @@ def review(  # noqa: PLR0917  (one per option)
     """
     from baltoro.instructions.reviews.ask import Sampling
     from baltoro.instructions.reviews.page import review_text
-    from baltoro.jobs.review import review_paper, reviewer_of, write_page
+    from baltoro.jobs.review import check_page, read_one, review_paper, reviewer_of, write_page
 
+    submitted = read_one(
+        paper, record=record, input_format=cast("InputFormat", input_format), text_column=text_column
+    )
+    if html is not None:
+        check_page(html, paper=paper)
     found = review_paper(
-        paper,
+        submitted,
         reviewer_of(
             model_name,
             say=say,
@@ -123,17 +146,17 @@ def review(  # noqa: PLR0917  (one per option)
         ),
         say=say,
         sampling=Sampling(temperature, top_p, max_new_tokens, seed),
-        record=record,
-        input_format=cast("InputFormat", input_format),
-        text_column=text_column,
     )
-    if html is not None:
-        write_page(found, html)
-        say(f"page: {html}")
+    # Before the page: whatever becomes of that, the review is there.
     if as_json:
         print_json(found.as_dict())
     else:
         click.echo(review_text(found))
+    if html is not None:
+        write_page(found, html)
+        say(f"page: {html}")
+    elif not as_json and sys.stdout.isatty():
+        say("--html FILE writes the review as a page, --json prints it with all that is known about it")
     if not found.found:
         sys.exit(3)
 
@@ -171,29 +194,53 @@ def model_import(source: str, recipe: str | None, root: str | None, as_json: boo
 
 
 @model.command("merge")
-@click.argument("adapter", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "adapters",
+    metavar="ADAPTER...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
 @click.option(
     "--base",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the model that the adapter was trained on.",
+    metavar="FOLDER|PRESET",
+    help="Folder of the model that the first adapter was trained on, or the preset.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--output", required=True, metavar="FOLDER", help="Folder to write; must not exist.")
 @click.option(
     "--dtype",
-    type=click.Choice(["bfloat16", "float32"]),
-    default="bfloat16",
-    show_default=True,
-    help="Of the written weights.",
+    type=click.Choice(["bfloat16", "float16", "float32"]),
+    default=None,
+    help="Of the written weights (default: the training run's precision, as of its own merged model).",
 )
 @expected_errors
-def model_merge(adapter: Path, base: Path, output: Path, dtype: str) -> None:
+def model_merge(adapters: tuple[Path, ...], base: str, output: str, dtype: str | None) -> None:
     """Make ADAPTER, a folder that a finetune run exported, part of its base: a plain Hugging Face model.
 
-    Where the base was trained on in four bits, it is rounded the same way first: that is what the adapter
-    was trained on, and the logits are those of training.
-    """
-    from baltoro.jobs.merge import merge_folders
+    An adapter whose stage began with start: merged was trained on the base with the adapters before it:
+    give these first, in the order of training. README.md in the adapter's folder has the whole command.
 
-    merge_folders(adapter, base, output, dtype=dtype)
-    click.echo(f"{output}\nload it with AutoModelForCausalLM.from_pretrained({str(output)!r})")
+    Base and adapters are compared with those of training by the content of their weights, and others are
+    refused: an adapter on other weights gives a wrong model. Where the base was trained on in four bits, it
+    is rounded the same way first.
+
+    \b
+        baltoro model merge runs/expert --base models/llama --output merged
+        baltoro model merge runs/general runs/expert --base models/llama --output merged
+    """
+    from baltoro.instructions.reviews.ask import local_folder
+    from baltoro.jobs.merge import merge_folders, merge_output
+    from baltoro.models.presets import PRESETS
+
+    folder = merge_output(output)
+    from_preset = base in PRESETS and not Path(base).is_dir()
+    *before, adapter = adapters
+    merge_folders(
+        adapter,
+        base if from_preset else local_folder("--base", base),
+        folder,
+        before=before,
+        dtype=dtype,
+    )
+    click.echo(f"{folder}\nload it with AutoModelForCausalLM.from_pretrained({str(folder)!r})")

@@ -25,7 +25,7 @@ from baltoro.jobs.review import taught_to_review
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.jobs.training.preflight import Training, check_model, check_settings
 from baltoro.jobs.training.stage import StartingPoint, build_run
-from baltoro.jobs.training.workers import RemoteFolder, base_folder
+from baltoro.jobs.training.workers import RemoteFolder, base_folder, shown_uri
 from baltoro.models.adapters import Tuning, refuse_missing_four_bits
 from baltoro.models.presets import preset_config
 from baltoro.models.rope_scaling import scale_rope
@@ -184,7 +184,8 @@ def starting_point(context: Context, parents: Mapping[str, Artifact], index: int
     if chain.whole is None:
         base, folder = recipe.model.base, base_folder(parents.get("model"))
     else:
-        base, folder = parents[chain.whole].relative_path, exported(parents[chain.whole])
+        folder = exported(parents[chain.whole])
+        base = shown_uri(folder.uri)
     taught = taught_to_review(recipe, index)
     tuning = None
     if stage.has_adapter:
@@ -255,7 +256,7 @@ def finetune_stage(recipe: Recipe, index: int) -> Stage:
     return Stage(
         name=finetune_stage_name(config),
         kind="run",
-        version=1,
+        version=2,
         parents=tuple(names),
         inputs=partial(finetune_inputs, index=index),
         build=partial(build_finetune, index=index),

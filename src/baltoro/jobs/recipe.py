@@ -134,7 +134,11 @@ class InstructionsConfig(StrictModel):
         min_length=1,
     )
     validation_fraction: float = result(
-        0.02, "part of the papers and files' examples held out; signals have their own", ge=0, lt=0.5
+        0.02,
+        "part of the papers, concepts and files' examples held out; one rule for all parts, so that a paper "
+        "stands on one side",
+        ge=0,
+        lt=0.5,
     )
     seed: int = result(0, "another seed draws another hold-out", ge=0)
 
@@ -221,6 +225,13 @@ class FinetuneStageConfig(DataTrainConfig):
         return self.model_copy(update={"shifted_sparse_attention": ShiftedAttentionConfig()})
 
 
+def _base_rounding(stage: FinetuneStageConfig) -> str:
+    """Return how a stage's base is kept, for people; adapters go on only where it stays so."""
+    if not stage.quantized:
+        return "in full precision"
+    return f"in four bits with quantization.double={str(stage.quantization.double).lower()}"
+
+
 class FinetuneConfig(StrictModel):
     """Fine-tuning in stages: the general first, the expert second."""
 
@@ -249,6 +260,13 @@ class FinetuneConfig(StrictModel):
                         f"stages: {stage.name} goes on with the adapter of {before.name}, whose {what} is "
                         f"{old}, not {new}; make them the same, or set start=merged"
                     )
+            old, new = _base_rounding(before), _base_rounding(stage)
+            if old != new:
+                raise ValueError(
+                    f"stages: {stage.name} goes on with the adapter of {before.name}, whose base is {old}, "
+                    f"not {new}, and would go on over other weights; make method and quantization.double the "
+                    "same, or set start=merged"
+                )
         return self
 
 

@@ -5,8 +5,9 @@ and trains A and B alone. Beside it, embeddings and norms may be trained whole, 
 (LongLoRA, Chen et al. 2023, arXiv:2309.12307, section 3.3). The layers are peft's, put into the model as it
 stands on the meta device; values are given by :mod:`baltoro.models.load` as to any other parameter.
 
-On disk an adapter is what peft reads (``adapter_config.json``, ``adapter_model.safetensors``), and a file
-``baltoro_adapter.json`` with what peft has no place for: whether the base was in four bits, and its digest.
+On disk an adapter is what peft reads (``adapter_config.json``, ``adapter_model.safetensors``), a file
+``baltoro_adapter.json`` with what peft has no place for (whether the base was in four bits, the digest of its
+weights, the adapters merged into it before, its stretched positions), and a ``README.md`` for people.
 """
 
 from __future__ import annotations
@@ -19,19 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from baltoro.core.errors import ConfigError, InputError, PlatformError, StorageError
+from baltoro.models.adapter_card import CARD_FILE, adapter_card
 from baltoro.models.config import ALL_LINEAR, AdapterConfig, QuantizationConfig
+from baltoro.models.lineage import ADAPTER_FILE, OWN_FILE, AdapterRecord, TrainedOn
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 ADAPTER_NAME = "default"
-ADAPTER_FILE, PEFT_CONFIG_FILE, OWN_FILE = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "baltoro_adapter.json",
-)
 
 _PEFT_PREFIX = "base_model.model."
 _FACTORS = ("lora_A", "lora_B")
@@ -252,7 +252,8 @@ class Adapter:
         whole: by plain name, the values of parameters that were trained whole, float32.
         quantization: of the base it was trained on; ``None`` if that was not in four bits.
         quantized: names of the layers that were in four bits.
-        base: what the base was, as whoever wrote it named it.
+        trained_on: the base, and what was merged into it before.
+        dtype: of what was frozen and not in four bits, and of the run's own merged model.
         config: of the model as it was trained.
     """
 
@@ -261,7 +262,8 @@ class Adapter:
     whole: Mapping[str, torch.Tensor]
     quantization: QuantizationConfig | None
     quantized: frozenset[str]
-    base: str
+    trained_on: TrainedOn
+    dtype: str
     config: Mapping[str, Any]
 
     def applied(self, name: str, weight: torch.Tensor) -> torch.Tensor:
@@ -305,7 +307,7 @@ def write_adapter_folder(
     model: PreTrainedModel,
     tuning: Tuning,
     parameters: Iterable[tuple[str, torch.Tensor]],
-    base: str,
+    trained_on: TrainedOn,
     config: Mapping[str, Any],
     save_tokenizer: Callable[[Path], None],
 ) -> None:
@@ -316,7 +318,7 @@ def write_adapter_folder(
         model: prepared for tuning; only names and shapes are looked at.
         tuning: what was trained.
         parameters: name and whole CPU tensor of every trained parameter.
-        base: what it was trained on, for people and for peft.
+        trained_on: the base, and what was merged into it before.
         config: of the model as it was trained, stretched positions and all.
         save_tokenizer: writes the tokenizer's files into a folder.
 
@@ -348,20 +350,29 @@ def write_adapter_folder(
         target_modules=sorted(layers),
         modules_to_save=sorted(modules) or None,
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base,
+        base_model_name_or_path=trained_on.base,
         inference_mode=True,
     )
     own = {
-        "base": base,
+        "trained_on": trained_on.model_dump(mode="json"),
         "adapter": tuning.adapter.model_dump(mode="json"),
         "quantization": tuning.quantization and tuning.quantization.model_dump(mode="json"),
         "quantized_layers": [plain_name(f"{name}.").rstrip(".") for name in quantized],
+        "dtype": tuning.frozen_dtype,
         "config": dict(config),
     }
+    card = adapter_card(
+        trained_on,
+        tuning.adapter,
+        four_bits=bool(quantized),
+        tied=model.config.tie_word_embeddings,
+        config=config,
+    )
     try:
         save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
         settings.save_pretrained(str(folder))
         (folder / OWN_FILE).write_text(json.dumps(own, indent=1) + "\n", encoding="utf-8")
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise StorageError(
             f"{folder}: the adapter cannot be written ({error}); free disk space there"
@@ -379,11 +390,17 @@ def read_adapter(folder: Path) -> Adapter:
     from safetensors.torch import load_file
 
     try:
-        own = json.loads((folder / OWN_FILE).read_text(encoding="utf-8"))
+        own = AdapterRecord.model_validate_json((folder / OWN_FILE).read_bytes())
         tensors = load_file(folder / ADAPTER_FILE)
-        quantization, _ = own["quantization"], own["config"]
-        settings = AdapterConfig(**own["adapter"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        what = f"{where}: {first['msg']}" if where else first["msg"]
+        raise InputError(
+            f"{folder / OWN_FILE}: is not as this version of Baltoro writes it ({what}); give the folder "
+            "that a finetune run exported, unchanged, or export the adapter again"
+        ) from None
+    except (OSError, SafetensorError) as error:
         raise InputError(
             f"{folder}: is no adapter that can be read ({error}); give the folder that a finetune run "
             f"exported, with {OWN_FILE} and {ADAPTER_FILE}"
@@ -401,11 +418,12 @@ def read_adapter(folder: Path) -> Adapter:
     if halves:
         raise InputError(f"{folder}: has only one factor of {halves[0]}; export the adapter again")
     return Adapter(
-        settings=settings,
+        settings=own.adapter,
         factors={layer: (pair["A"], pair["B"]) for layer, pair in factors.items()},
         whole=whole,
-        quantization=quantization and QuantizationConfig(**quantization),
-        quantized=frozenset(own["quantized_layers"]),
-        base=own["base"],
-        config=own["config"],
+        quantization=own.quantization,
+        quantized=frozenset(own.quantized_layers),
+        trained_on=own.trained_on,
+        dtype=own.dtype,
+        config=own.config,
     )

@@ -21,6 +21,7 @@ from baltoro.data.order import StepOrder
 from baltoro.data.tokenizer import save_tokenizer
 from baltoro.models.adapters import write_adapter_folder
 from baltoro.models.attention import Attention, choose_attention
+from baltoro.models.bases import trained_on
 from baltoro.models.export import write_hf_folder
 from baltoro.models.flops import peak_flops, training_flops_per_token
 from baltoro.models.load import ModelPlan, build_model, decoder_blocks, load_weights
@@ -125,6 +126,7 @@ def train_model(
     make_feed: MakeFeed = Feed,
     command_started_at: str | None = None,
     base_name: str = "",
+    merged_names: Sequence[str] = (),
     export_files: Mapping[str, bytes] | None = None,
 ) -> TrainResult:
     """Train a model from its beginning or its last checkpoint to its end, and export it.
@@ -150,7 +152,8 @@ def train_model(
         preempted: asked after each step whether this machine is about to be taken away.
         make_feed: gives the rows; made and used like :class:`~baltoro.data.feed.Feed`.
         command_started_at: when the command was given that this is part of, ISO 8601; kept in the run's head.
-        base_name: what an exported adapter says it was trained on.
+        base_name: what an exported adapter says it was trained on: a path, URI or hub id, or a preset.
+        merged_names: where the adapters that are part of the base stand; their folders here if not given.
         export_files: further files of the export, by name.
 
     Raises:
@@ -281,6 +284,7 @@ def train_model(
             ranks=ranks,
             scratch=scratch,
             base_name=base_name,
+            merged_names=merged_names,
             export_files=export_files or {},
         )
     return TrainResult(
@@ -547,6 +551,7 @@ def _export(
     ranks: Ranks,
     scratch: Path,
     base_name: str,
+    merged_names: Sequence[str],
     export_files: Mapping[str, bytes],
 ) -> _Export:
     """Write, upload and publish the export; return its URI, files and digest, on every rank."""
@@ -573,7 +578,7 @@ def _export(
                     model=build_model(plan),
                     tuning=plan.tuning,
                     parameters=parameters,
-                    base=base_name,
+                    trained_on=trained_on(plan, base=base_name, merged=merged_names),
                     config=plan.config,
                     save_tokenizer=lambda folder: save_tokenizer(tokenizer, folder),
                 )

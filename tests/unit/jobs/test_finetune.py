@@ -15,8 +15,9 @@ from baltoro.core.storage import Storage
 from baltoro.corpus.work import parquet_bytes
 from baltoro.instructions.example import Example, Turn
 from baltoro.jobs.finetune import chain_of, finetune_inputs, finetune_target, training_of
+from baltoro.jobs.instruction_sets import InstructionSet
 from baltoro.jobs.instruction_tokens import parts_of_sources, write_rows
-from baltoro.jobs.instructions import InstructionSet, read_set, refuse_repeated_ids, with_place
+from baltoro.jobs.instructions import read_set, refuse_repeated_ids, with_place
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.runner import active_stages, last_stage, needed_stages
 from baltoro.jobs.stages import Context
@@ -57,6 +58,15 @@ def test_adapters_are_carried_on_or_become_part_of_the_base():
     assert names(chain_of(made, 4)) == ("finetune-s3", (), None)
     alone = recipe(lora, finetune={"base": "model"})
     assert names(chain_of(alone, 0)) == (None, (), None)
+
+
+def test_an_adapter_goes_on_over_the_same_rounding_and_is_merged_before_another():
+    lora, qlora, long = ({"method": method} for method in ("lora", "qlora", "longqlora"))
+    assert chain_of(recipe(qlora, long), 1).carried == "finetune-s0"
+    assert chain_of(recipe(qlora, {**lora, "start": "merged"}), 1).merged == ("finetune-s0",)
+    # No adapter in full precision looks at the four bits' settings.
+    assert chain_of(recipe(lora, {**lora, "quantization": {"double": False}}), 1).carried == "finetune-s0"
+    assert chain_of(recipe(qlora, {"method": "full"}, lora), 2).carried is None
 
 
 def test_positions_are_stretched_once_wherever_the_base_is_not_yet():
@@ -111,6 +121,24 @@ def test_a_recipe_ends_with_its_last_stage_and_leaves_out_what_none_needs():
             [{}, {"adapter": {"rank": 8}}],
             {},
             "whose rank is 16, not 8; make them the same, or set start=merged",
+        ),
+        (
+            [{"method": "qlora"}, {"method": "lora"}],
+            {},
+            "s1 goes on with the adapter of s0, whose base is in four bits with quantization.double=true, "
+            "not in full precision, and would go on over other weights; make method and quantization.double "
+            "the same, or set start=merged",
+        ),
+        (
+            [{"method": "lora"}, {"method": "longqlora", "quantization": {"double": False}}],
+            {},
+            "whose base is in full precision, not in four bits with quantization.double=false, and would",
+        ),
+        (
+            [{"method": "qlora"}, {"method": "longqlora", "quantization": {"double": False}}],
+            {},
+            "whose base is in four bits with quantization.double=true, not in four bits with "
+            "quantization.double=false, and would",
         ),
         ([{}], {"corpus": {}}, "corpus.sources is empty"),
         ([{}], {"corpus": {}, "instructions": {"signals": {}}}, "there is nothing to make them of"),

@@ -6,9 +6,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from baltoro.commands import models
 from baltoro.core.config import decode
-from baltoro.core.errors import ConfigError, InputError, PlatformError
+from baltoro.core.errors import ConfigError, InputError, PlatformError, StorageError
 from baltoro.corpus.cleaning import CleanConfig, clean_paper
 from baltoro.data.tokenizer import save_tokenizer
 from baltoro.instructions.formats_config import FormatConfig
@@ -27,8 +29,17 @@ from baltoro.instructions.reviews.service import (
 from baltoro.instructions.reviews.triples import INSTRUCTION, review_example
 from baltoro.instructions.tokens import encode_example
 from baltoro.jobs import review as jobs_review
+from baltoro.jobs import review_model
 from baltoro.jobs.recipe import Recipe
-from baltoro.jobs.review import LocalModel, review_paper, reviewer_of, taught_to_review, write_page
+from baltoro.jobs.review import (
+    check_page,
+    read_one,
+    review_paper,
+    reviewer_of,
+    taught_to_review,
+    write_page,
+)
+from baltoro.jobs.review_model import LocalModel
 from baltoro.papers.reader import read
 from baltoro.testing import chat_server
 from baltoro.testing.chat_server import GOOD, running_chat_server
@@ -102,7 +113,7 @@ def answering(monkeypatch):
             asked.append((ids, max_new_tokens))
             return [*byte_tokenizer()(text, add_special_tokens=False)["input_ids"], *end]
 
-        monkeypatch.setattr(jobs_review, "generate", generate)
+        monkeypatch.setattr(review_model, "generate", generate)
         return asked
 
     return answer
@@ -110,7 +121,10 @@ def answering(monkeypatch):
 
 @pytest.fixture
 def reviewed(said):
-    return partial(review_paper, say=said.append)
+    def review(paper, reviewer, *, sampling=Sampling(), **which):  # noqa: B008  (frozen)
+        return review_paper(read_one(paper, **which), reviewer, say=said.append, sampling=sampling)
+
+    return review
 
 
 # --- a model on this machine -------------------------------------------------------------------------
@@ -152,7 +166,10 @@ def test_garbage_is_no_review_and_is_shown_as_it_came(model, paper, reviewed, sa
     assert review_text(found) == found.response
     assert found.as_dict()["review"] == {aspect: {} for aspect in ASPECTS}
     assert "the response was stopped after 6 tokens; --max-new-tokens allows more" in said
-    assert "holds no review under any of the four headings" in said[-1]
+    assert said[-1].startswith(
+        "the response holds no review under any of the four headings and is shown as it came: the model was "
+        "tuned on reviews and still missed the form; another --seed"
+    )
 
 
 def test_the_same_seed_draws_the_same_response(model, paper, reviewed, said):
@@ -174,8 +191,8 @@ def test_a_model_that_does_not_say_how_it_was_taught_is_asked_by_the_defaults(
     assert not found.taught
     assert found.review.of(ASPECTS[0]) == {"New": "It is.\nHow?"}
     assert said[0] == (
-        f"{untaught} has no {SERVICE_FILE}, so it is asked by the defaults: format alpaca, at most 2,048 "
-        "tokens"
+        f"{untaught}: this model was not tuned on reviews (its folder has no {SERVICE_FILE}), so it is asked "
+        "by the defaults: format alpaca, at most 2,048 tokens"
     )
     assert not found.finished
 
@@ -245,6 +262,7 @@ def test_an_adapter_answers_on_its_base_as_the_merged_model_does(
 
     from baltoro.jobs.merge import merge_folders
     from baltoro.models.adapters import Tuning, write_adapter_folder
+    from baltoro.models.bases import trained_on
     from baltoro.models.config import AdapterConfig
     from baltoro.models.load import build_model, plan_model
 
@@ -258,7 +276,7 @@ def test_an_adapter_answers_on_its_base_as_the_merged_model_does(
         model=tuned,
         tuning=tuning,
         parameters=factors,
-        base="tiny",
+        trained_on=trained_on(type(plan)(plan.config, plan.weights, plan.vocabulary), base="tiny"),
         config=plan.config,
         save_tokenizer=partial(save_tokenizer, byte_tokenizer()),
     )
@@ -295,7 +313,11 @@ class Deaf:
     ("name", "content", "complaint"),
     [
         ("cut.xml", b"<article><front>", "cut.xml: is rejected: malformed_xml: "),
-        ("p.pdf", b"%PDF-1.7 x", "is rejected: not_parsed: .*; parse it first, with GROBID"),
+        (
+            "p.pdf",
+            b"%PDF-1.7 x",
+            "is rejected: not_parsed: a PDF; parse it first with GROBID, Nougat or Docling$",
+        ),
         ("title.md", b"# A title alone\n", "has neither abstract nor content to review"),
     ],
 )
@@ -323,6 +345,108 @@ def test_one_of_several_records_is_named(tmp_path, model, reviewed, said, answer
     assert found.uri == f"{table}#{keys[7]}"
     with pytest.raises(InputError, match="holds no record 'p77'; `baltoro papers show"):
         ask_for(Deaf(), record="p77")
+
+
+def test_a_text_column_is_for_general_tables_only(tmp_path, paper):
+    s2orc = tmp_path / "one.json"
+    s2orc.write_text(
+        json.dumps({"title": "T", "abstract": "A.", "body_text": [{"text": "Ice.", "section": "S"}]})
+    )
+    for place, name in ((s2orc, "s2orc"), (paper, "markdown")):
+        with pytest.raises(ConfigError, match=rf"--text-column: .* is read as {name}, .*--format records"):
+            read_one(str(place), text_column="abstract")
+    assert read_one(str(s2orc), text_column="abstract", input_format="records").paper.format == "records"
+
+
+def test_a_page_that_cannot_be_written_is_refused_and_nothing_is_left_behind(tmp_path, paper):
+    page = tmp_path / "page.html"
+    page.write_text("older")
+    check_page(str(page), paper=paper)
+    check_page(str(tmp_path / "new.html"), paper=paper)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["melt.md", "page.html"]
+    assert page.read_text() == "older"
+    with pytest.raises(ConfigError, match="is the paper itself"):
+        check_page(paper, paper=paper)
+    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+        check_page(str(tmp_path), paper=paper)
+    with pytest.raises(StorageError, match="cannot write /proc/"):
+        check_page("/proc/x/y.html", paper=paper)
+
+
+# --- the command -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command():
+    """Run the command with its arguments; gives exit code, standard output and standard error."""
+
+    def run(*arguments):
+        done = CliRunner().invoke(models.review, list(map(str, arguments)))
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--temperature", "nan", "'--temperature': nan is no finite number"),
+        ("--top-p", "nan", "'--top-p': nan is no finite number"),
+        ("--deadline-seconds", "nan", "'--deadline-seconds': nan is no finite number"),
+        ("--deadline-seconds", "inf", "'--deadline-seconds': inf is no finite number"),
+        ("--temperature", "inf", "is not in the range 0<=x<=2"),
+        ("--seed", 10**23, "is not in the range 0<=x<=9223372036854775807"),
+        ("--max-new-tokens", 10**23, "is not in the range 1<=x<=1000000"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(command, paper, option, value, complaint):
+    code, _, error = command(paper, "--model", "m", "--endpoint", "http://h/v1", option, value)
+    assert code == 2
+    assert complaint in error
+
+
+def test_the_paper_is_looked_at_before_the_model(command, tmp_path):
+    code, _, error = command(tmp_path / "nope.pdf", "--model", tmp_path / "nowhere")
+    assert (code, "nope.pdf: is no file; give the file of one parsed paper" in error) == (2, True)
+    assert error.count("error:") == 1
+
+
+def test_a_page_is_tried_before_anybody_is_asked(command, paper):
+    with running_chat_server() as server:
+        code, _, error = command(
+            paper, "--model", "m", "--endpoint", server.url, "--html", "/proc/x/y.html"
+        )  # fmt: skip
+        assert (code, server.requests) == (2, [])
+    assert "error: cannot write /proc/x/y.html" in error
+
+
+def test_a_review_that_is_paid_for_is_printed_whatever_becomes_of_its_page(
+    command, paper, tmp_path, monkeypatch
+):
+    def full(found, uri):
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(jobs_review, "write_page", full)
+    with running_chat_server() as server:
+        page = tmp_path / "page.html"
+        code, text, error = command(
+            paper, "--model", "m", "--endpoint", server.url, "--html", page
+        )  # fmt: skip
+    assert code == 2
+    assert "Potential reasons for acceptance" in text
+    assert error.endswith("error: the disk is full\n")
+
+
+def test_the_review_is_printed_as_text_or_json_and_written_as_a_page(command, paper, tmp_path):
+    page = tmp_path / "page.html"
+    with running_chat_server() as server:
+        code, text, _ = command(paper, "--model", "m", "--endpoint", server.url, "--html", page, "--json")
+    assert code == 0
+    cut = json.loads(text)["cut"]
+    assert (cut["part"], cut["content_left_out"]) == (None, False)
+    assert cut["shown_tokens"] == cut["paper_tokens"] > 0
+    assert ": the language model m, of which nothing says that it was tuned on reviews" in page.read_text()
 
 
 def test_a_folder_or_nothing_is_refused(tmp_path, reviewed):
@@ -391,7 +515,9 @@ def test_without_a_tokenizer_four_characters_are_a_token(paper, reviewed, said, 
     assert found.prompt.shown.input_tokens == len(found.prompt.shown.input) // 4 + 1
     assert "seed" not in body
     assert said[0].startswith("tokens are counted as four characters each; --tokenizer FOLDER")
-    assert said[1].startswith("how m was taught is not known, so it is asked by the defaults: at most 12,288")
+    assert said[1].startswith(
+        "whether m was tuned on reviews is not known, so it is asked by the defaults: at most 12,288"
+    )
 
 
 def test_an_answer_in_json_is_read_and_one_that_was_cut_off_is_told(paper, reviewed, said):
@@ -402,6 +528,10 @@ def test_an_answer_in_json_is_read_and_one_that_was_cut_off_is_told(paper, revie
         empty = reviewed(paper, endpoint)
     assert (cut.found, cut.finished, cut.unparsed) == (False, False, json.dumps(GOOD)[:40])
     assert (empty.found, empty.response) == (False, "")
+    assert said[-1].endswith(
+        "nothing says that the model was tuned on reviews, and others seldom keep the form; give one that "
+        f"was (its folder holds {SERVICE_FILE})"
+    )
 
 
 async def _no_sleep(self, seconds):
@@ -441,6 +571,24 @@ def test_settings_of_an_endpoint_that_cannot_be_are_refused(said, monkeypatch):
         ConfigError, match="--api-key-environment: the environment variable NO_KEY is not set"
     ):
         ChatEndpoint("http://host/v1", "m", say=said.append, api_key_environment="NO_KEY")
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [("a\nb", "the key in REVIEW_KEY has a line break"), ("cl\u00e9", "a letter beyond ASCII")],
+)
+def test_a_key_that_no_header_can_carry_is_refused_in_a_sentence(said, monkeypatch, value, complaint):
+    monkeypatch.setenv("REVIEW_KEY", value)
+    with pytest.raises(ConfigError, match=f"--api-key-environment: .*{complaint}") as error:
+        ChatEndpoint("http://host/v1", "m", say=said.append, api_key_environment="REVIEW_KEY")
+    assert value not in error.value.message
+
+
+def test_a_key_loses_the_line_end_of_its_file(paper, reviewed, said, brackets, monkeypatch):
+    monkeypatch.setenv("REVIEW_KEY", "s3cret\r\n")
+    with running_chat_server(key="s3cret") as server:
+        endpoint = ChatEndpoint(server.url, "m", say=said.append, api_key_environment="REVIEW_KEY")
+        assert reviewed(paper, endpoint).review == MERGED
 
 
 def test_options_that_do_not_go_together_are_refused(model, said):

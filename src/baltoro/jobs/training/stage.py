@@ -29,7 +29,7 @@ class StartingPoint:
     """What a run starts from.
 
     Attributes:
-        base: as people named it; a preset where there is no folder.
+        base: as people named it, or where it stands; a preset where there is no folder.
         folder: the base's weights.
         merged: adapters that belong to the base, in order.
         tuning: what is trained beside a frozen base; ``None`` trains everything.

@@ -71,6 +71,11 @@ class RemoteFolder:
     key: str
 
 
+def shown_uri(uri: str) -> str:
+    """Return a URI as other programs take it: a plain path where it is on this machine."""
+    return str(local_path(uri)) if is_local(uri) else uri
+
+
 def base_folder(model: Artifact | None) -> RemoteFolder | None:
     """Return where a staged base model is; ``None`` for a preset."""
     if model is None:
@@ -485,6 +490,7 @@ def _train(
             make_feed=feed_of(settings.config),
             command_started_at=settings.command_started_at,
             base_name=settings.base,
+            merged_names=tuple(shown_uri(folder.uri) for folder in settings.merged),
             export_files=settings.export_files,
         )
     finally:
