@@ -33,28 +33,46 @@ stage_command(instructions, "build", "instructions", "Build the instruction set 
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other examples.")
 @click.option("--output", default=".", show_default=True, help="Folder or s3:// prefix to write into.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 @expected_errors
 def instructions_review_sheet(  # noqa: PLR0917  (one per option)
-    recipe: str, overrides: tuple[str, ...], per_task: int, seed: int, output: str, as_json: bool
+    recipe: str,
+    overrides: tuple[str, ...],
+    per_task: int,
+    seed: int,
+    output: str,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Write a sample of RECIPE's examples for people to keep, drop or edit: a CSV file and a page.
 
-    Fill in either one and name the CSV file as instructions.decisions: the next build leaves out what was
-    dropped, takes over what was edited, and tells the share of noise of each task. SECTION.KEY=VALUE changes
-    one of the recipe's values, as everywhere.
+    Fill in either one (the page downloads a CSV file) and write its name into the recipe, as
+    instructions.decisions: the next build leaves out what was dropped, takes over what was edited, and tells
+    the share of noise of each task. SECTION.KEY=VALUE changes one of the recipe's values, as everywhere.
     """
     from baltoro.core.storage import absolute_uri
     from baltoro.jobs.sheets import write_review_sheet
     from baltoro.jobs.stages import Context
 
     told = write_review_sheet(
-        Context(load(recipe, overrides)), absolute_uri(output), per_task=per_task, seed=seed
+        Context(load(recipe, overrides)),
+        absolute_uri(output),
+        per_task=per_task,
+        seed=seed,
+        overwrite=overwrite,
     )
     if as_json:
         print_json(told)
     else:
-        click.echo(f"{told['examples']} examples of {told['tasks']} tasks\n{told['sheet']}\n{told['page']}")
+        click.echo(
+            f"{told['examples']:,} examples of {told['tasks']:,} "
+            f"tasks\n{told['sheet']}\n{told['page']}\nnext\n"
+            "  decide in either: column decision (keep, drop, edit), or the page, which downloads a CSV "
+            "file\n"
+            f"  write into the recipe:   instructions: {{decisions: {told['sheet']}}}\n"
+            "  build again:             baltoro instructions build RECIPE"
+        )
 
 
 @instructions.command("export")
@@ -68,9 +86,13 @@ def instructions_review_sheet(  # noqa: PLR0917  (one per option)
     help="Of a line.",
 )
 @click.option(
-    "--part", "parts", multiple=True, help="Only this part (signals, reviews, files); may be repeated."
+    "--part",
+    "parts",
+    multiple=True,
+    help="Only this part (signals, reviews, files, files.NAME); may be repeated.",
 )
 @click.option("--plain", is_flag=True, help="Leave out what Baltoro knows of an example.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 @expected_errors
 def instructions_export(  # noqa: PLR0917  (one per option)
@@ -80,6 +102,7 @@ def instructions_export(  # noqa: PLR0917  (one per option)
     layout: Literal["alpaca", "messages"],
     parts: tuple[str, ...],
     plain: bool,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Write RECIPE's examples as JSON lines, as other tools read them.
@@ -96,11 +119,17 @@ def instructions_export(  # noqa: PLR0917  (one per option)
         layout=layout,
         parts=parts or None,
         names=not plain,
+        overwrite=overwrite,
     )
     if as_json:
         print_json(told)
     else:
-        click.echo(f"{told['written']} examples written, {told['left_out']} left out\n{told['file']}")
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in told["left_out"].items())
+        click.echo(
+            f"{told['written']:,} examples written, "
+            f"{f'left out: {left_out}' if left_out else 'none left out'}\n"
+            f"{told['file']}"
+        )
 
 
 @click.command("finetune", help=f"Fine-tune the model of RECIPE, stage after stage.\n\n{RECIPE_HELP}")

@@ -79,13 +79,17 @@ class Applied:
         examples: what stays, in the order of the set.
         counts: of decisions.
         rejects: the dropped examples.
-        unused: decisions that are stale or absent.
+        used: decisions that were applied, in the order of the sheet.
+        stale: decisions on another state of an example that the set has.
+        absent: decisions on examples that the set does not have.
     """
 
     examples: list[Example]
     counts: DecisionCounts
     rejects: list[Reject]
-    unused: list[Decision] = field(default_factory=list)
+    used: list[Decision] = field(default_factory=list)
+    stale: list[Decision] = field(default_factory=list)
+    absent: list[Decision] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +173,22 @@ def apply_decisions(examples: Iterable[Example], decisions: Sequence[Decision]) 
         else:
             counts["edited" if outcome != example else "kept"] += 1
             kept.append(outcome)
-    unused = [state for state in by_state if state not in used]
-    stale = sum(example_id in known for example_id, _ in unused)
+    unused = [decision for state, decision in by_state.items() if state not in used]
+    stale = [decision for decision in unused if decision.example_id in known]
+    absent = [decision for decision in unused if decision.example_id not in known]
     summed = DecisionCounts(
-        counts["kept"], counts["dropped"], counts["edited"], stale=stale, absent=len(unused) - stale
+        counts["kept"], counts["dropped"], counts["edited"], stale=len(stale), absent=len(absent)
     )
-    return Applied(kept, summed, rejects, [by_state[state] for state in unused])
+    applied = [decision for state, decision in by_state.items() if state in used]
+    return Applied(kept, summed, rejects, applied, stale, absent)
 
 
 def noise_rates(decisions: Iterable[Decision]) -> dict[str, NoiseRate]:
-    """Return how much of each task is noise, by task; what is dropped or edited is noise."""
+    """Return how much of each task is noise, by task; what is dropped or edited is noise.
+
+    Args:
+        decisions: those that were applied; others say nothing of the set.
+    """
     looked_at: Counter[str] = Counter()
     noise: Counter[str] = Counter()
     for decision in decisions:
@@ -232,6 +242,12 @@ def _sheet(data: bytes, uri: str) -> list[Decision]:
             if row == 1:
                 columns = [cell.strip().casefold() for cell in cells]
                 for column in _NEEDED:
+                    if columns.count(column) > 1:
+                        raise InputError(
+                            f"{uri}: row 1 has the column {column} {columns.count(column)} times, so it is "
+                            f"not "
+                            "clear which one holds; remove all but one"
+                        )
                     if column not in columns:
                         raise InputError(
                             f"{uri}: row 1 has no column {column}; it has {', '.join(columns) or 'none'}. A "

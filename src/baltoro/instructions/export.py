@@ -2,20 +2,21 @@
 
 An example is written only where reading the record back gives the same example; another one (a tool trace
 in the Alpaca layout) is a reject. What a layout has no place for stands under one key, ``baltoro``: the
-names, and where in a message a second turn begins. Tools leave it aside; it can be left out.
+names, the split, and where in a message a second turn begins. Tools leave it aside; it can be left out.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from baltoro.core.errors import InputError
 from baltoro.core.storage import Storage
 from baltoro.instructions.example import Example
 from baltoro.instructions.formats.dialogue import ExampleReject
-from baltoro.instructions.layouts import NAMES_KEY, example_of
+from baltoro.instructions.layouts import ENDS_KEY, NAMES_KEY, example_of
 from baltoro.papers.schema import Reject
 
 ExportLayout = Literal["alpaca", "messages"]
@@ -47,6 +48,7 @@ def export_examples(
     storage: Storage | None = None,
     *,
     names: bool = True,
+    splits: Mapping[str, str] | None = None,
 ) -> ExportCounts:
     """Write examples as JSON lines, in their order.
 
@@ -56,15 +58,26 @@ def export_examples(
         uri: the file.
         storage: where it is reached.
         names: whether each record keeps the key ``baltoro``.
+        splits: the split of each example by its id, which is written among the names.
+
+    Raises:
+        InputError: there is nothing to write; the file is left as it is.
     """
-    records, rejects = to_records(examples, layout, names=names)
+    records, rejects = to_records(examples, layout, names=names, splits=splits)
+    if not records:
+        why = f"the layout {layout} can hold none of {len(rejects)} examples" if rejects else "there is none"
+        raise InputError(f"{uri}: no example to write ({why}); choose other parts or another layout")
     lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
     (storage or Storage()).write_bytes(uri, lines.encode())
     return ExportCounts(len(records), tuple(rejects))
 
 
 def to_records(
-    examples: Iterable[Example], layout: ExportLayout, *, names: bool = True
+    examples: Iterable[Example],
+    layout: ExportLayout,
+    *,
+    names: bool = True,
+    splits: Mapping[str, str] | None = None,
 ) -> tuple[list[dict[str, Any]], list[Reject]]:
     """Return the records of examples, and rejects of the reason ``layout_cannot_hold``; see above."""
     records: list[dict[str, Any]] = []
@@ -77,6 +90,8 @@ def to_records(
             continue
         if not names:
             del record[NAMES_KEY]
+        elif splits is not None:
+            record[NAMES_KEY]["split"] = splits[example.example_id]
         records.append(record)
     return records, rejects
 
@@ -118,7 +133,7 @@ def _alpaca(example: Example) -> dict[str, Any]:
 
 def _messages(example: Example) -> dict[str, Any]:
     messages: list[dict[str, Any]] = []
-    splits: dict[str, int] = {}
+    begins: dict[str, int] = {}
     thought: str | None = None
     action: str | None = None
     for turn in example.turns:
@@ -141,15 +156,15 @@ def _messages(example: Example) -> dict[str, Any]:
                 messages.append({"role": "tool", "content": turn.text, **named})
             case "input" if messages and messages[-1]["role"] == "user":
                 head = f"{messages[-1]['content']}{_BREAK}"
-                splits[str(len(messages) - 1)] = len(head)
+                begins[str(len(messages) - 1)] = len(head)
                 messages[-1]["content"] = head + turn.text
             case "final_answer" if thought is not None:
-                splits[str(len(messages))] = len(thought) + len(_BREAK)
+                begins[str(len(messages))] = len(thought) + len(_BREAK)
                 messages.append({"role": "assistant", "content": f"{thought}{_BREAK}{turn.text}"})
                 thought = None
             case "system" | "user" as role:
                 messages.append({"role": role, "content": turn.text})
             case _:
                 messages.append({"role": "assistant", "content": turn.text})
-    names = _names(example) | ({"splits": splits} if splits else {})
+    names = _names(example) | ({ENDS_KEY: begins} if begins else {})
     return {"messages": messages, NAMES_KEY: names}

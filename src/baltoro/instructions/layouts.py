@@ -33,6 +33,9 @@ from baltoro.instructions.formats_config import FileFormat
 SOURCE = "files"
 NAMES_KEY = "baltoro"
 """The key of a record that holds what its layout has no place for."""
+ENDS_KEY = "second_turn_begins_at"
+"""Below it: where in a message of two turns (question and material, thought and answer) the second one
+begins, as characters by the message's number, both from 0."""
 
 RECORD_REASONS: dict[str, str] = {
     "unknown_layout": "the keys of none of the known layouts",
@@ -62,6 +65,7 @@ _STEP_OF_LABEL = {label.casefold(): role for role, label in LABELS.items()}
 _LABELLED = re.compile(
     rf"^[ \t]*({'|'.join(sorted(LABELS.values(), key=len, reverse=True))})[ \t]*:[ \t]?", re.I | re.M
 )
+_NAMES = ("example_id", "task", "source", "origin", "template", "split", ENDS_KEY)
 _TASK_KEYS = ("task", "type", "category")
 _WORD_BREAK = re.compile(r"[^a-z0-9]+")
 
@@ -92,9 +96,13 @@ def example_of(record: Mapping[str, Any], layout: FileFormat, *, name: str, key:
     example.example_id = f"{example.origin}#{example.task}"
     names = record.get(NAMES_KEY)
     if isinstance(names, Mapping):
+        if unknown := sorted(str(field) for field in names if field not in _NAMES):
+            raise ExampleReject(
+                "malformed_record", f"{NAMES_KEY} has the key {unknown[0]!r}; known are {', '.join(_NAMES)}"
+            )
         for field in ("example_id", "task", "source", "origin"):
             setattr(example, field, _text(names, field))
-        example.template = names.get("template")
+        example.template = _template(names)
     return _checked(example)
 
 
@@ -133,10 +141,7 @@ def _own(record: Mapping[str, Any]) -> Example:
                 "malformed_record", f"turn {number} has the role {role!r}, not one of {ROLES}"
             )
         turns.append(Turn(role, _text(turn, "text")))
-    template = record.get("template")
-    if template is not None and not isinstance(template, int):
-        raise ExampleReject("malformed_record", f"template is {template!r}, not a number")
-    return Example(**fields, turns=turns, template=template)
+    return Example(**fields, turns=turns, template=_template(record))
 
 
 def _alpaca(record: Mapping[str, Any]) -> list[Turn]:
@@ -163,6 +168,10 @@ def _react(record: Mapping[str, Any]) -> list[Turn]:
     if "trace" in record:
         return [*turns, *_labelled(_text(record, "trace"))]
     for step in _list(record, "steps"):
+        if unknown := sorted(str(name) for name in step if name not in LABELS):
+            raise ExampleReject(
+                "malformed_record", f"a step has the key {unknown[0]!r}; known are {', '.join(LABELS)}"
+            )
         for role in LABELS:
             value = step.get(role)
             if value is not None and value != "":
@@ -177,8 +186,7 @@ def _conversation(record: Mapping[str, Any]) -> Iterator[Turn]:
     openai = "messages" in record
     messages = _list(record, "messages" if openai else "conversations")
     role_key, text_key = ("role", "content") if openai or not _is_sharegpt(messages) else ("from", "value")
-    names = record.get(NAMES_KEY)
-    splits = names.get("splits", {}) if isinstance(names, Mapping) else {}
+    ends = _first_turn_ends(record, len(messages))
     if not openai and "system" in record and (text := _text(record, "system", "")):
         yield Turn("system", text)
     roles = [_role(message, role_key, number) for number, message in enumerate(messages, 1)]
@@ -186,10 +194,17 @@ def _conversation(record: Mapping[str, Any]) -> Iterator[Turn]:
     in_trace = False
     for number, (message, role) in enumerate(zip(messages, roles, strict=True)):
         text = _content(message, text_key, number + 1)
-        split = splits.get(str(number))
+        split = ends.get(number)
+        if split is not None and not (2 <= split <= len(text) and text[split - 2 : split] == "\n\n"):
+            raise ExampleReject(
+                "malformed_record",
+                f"{NAMES_KEY}.{ENDS_KEY} says that a second turn begins at character {split} of message "
+                f"{number + 1}, "
+                "where there is no blank line; remove the key if the message was changed",
+            )
         if role == "user":
             in_trace = False
-            if isinstance(split, int):
+            if split is not None:
                 yield Turn("user", text[: split - 2])
                 yield Turn("input", text[split:])
                 continue
@@ -207,11 +222,41 @@ def _conversation(record: Mapping[str, Any]) -> Iterator[Turn]:
         elif has_tools and _LABELLED.search(text):
             in_trace = True
             yield from _labelled(text)
-        elif isinstance(split, int):
+        elif split is not None:
             yield Turn("thought", text[: split - 2])
             yield Turn("final_answer", text[split:])
         else:
             yield Turn("final_answer" if in_trace else "assistant", text)
+
+
+def _first_turn_ends(record: Mapping[str, Any], messages: int) -> dict[int, int]:
+    """Return by number of a message that holds two turns where its second one begins, in characters."""
+    names = record.get(NAMES_KEY)
+    ends = names.get(ENDS_KEY) if isinstance(names, Mapping) else None
+    if ends is None:
+        return {}
+    found = {}
+    for name, place in ends.items() if isinstance(ends, Mapping) else [("", ends)]:
+        # A table has a column for every number that any of its records names.
+        if place is None:
+            continue
+        known = name.isdecimal() and int(name) < messages
+        if not known or isinstance(place, bool) or not isinstance(place, int):
+            raise ExampleReject(
+                "malformed_record",
+                f"{NAMES_KEY}.{ENDS_KEY} is {ends!r}; it maps a message's number, from 0, to the character "
+                f"where its second "
+                "turn begins",
+            )
+        found[int(name)] = place
+    return found
+
+
+def _template(names: Mapping[str, Any]) -> int | None:
+    template = names.get("template")
+    if template is not None and (isinstance(template, bool) or not isinstance(template, int)):
+        raise ExampleReject("malformed_record", f"template is {template!r}, not a number")
+    return template
 
 
 def _labelled(text: str) -> Iterator[Turn]:

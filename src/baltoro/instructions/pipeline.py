@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import ray.data
@@ -54,7 +55,7 @@ def merge_on_ray(
         environment: where the keys are; only those that the settings name leave this process.
 
     Raises:
-        ConfigError: a named environment variable is not set.
+        ConfigError: a named environment variable is not set, or holds no key.
         PlatformError: the worker that asks died again and again.
         EndpointError: the endpoints are down or refuse; what was paid is saved, and the message says how to
             go on.
@@ -91,6 +92,8 @@ def _asked(
     """Yield the rows of some requests as they are answered."""
     if not numbers:
         return
+    # What the worker raises (a full store, say) must arrive as it is, not as the text of a wrapper.
+    ray.data.DataContext.get_current().raise_original_map_exception = True
     processor = build_processor(
         HttpRequestProcessorConfig(
             url=config.urls[0],
@@ -125,11 +128,19 @@ class _Tell:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
+        self._last: Future[None] | None = None
 
     def __call__(self, what: str | MergeOutcome) -> None:
-        self._queue.actor.put_nowait.remote(
-            ("said", what) if isinstance(what, str) else ("done", what.reason)
-        )
+        """Send.
+
+        Raises:
+            RayActorError: the driver has given the run up (interrupted, say). Ray by itself would let the
+                worker go on asking, and paying, for as long as the driver's process lives.
+        """
+        if self._last is not None and self._last.done():
+            self._last.result()
+        said = ("said", what) if isinstance(what, str) else ("done", what.reason)
+        self._last = self._queue.actor.put_nowait.remote(said).future()
 
 
 @contextlib.contextmanager
@@ -144,7 +155,11 @@ def _told(papers: int) -> Iterator[Queue]:
             ended = False
             while not ended:
                 ended = stop.is_set()
-                for kind, text in queue.get_nowait_batch(queue.qsize()):
+                try:
+                    news = queue.get_nowait_batch(queue.qsize())
+                except RayActorError:
+                    return  # its node is gone, which the worker finds out as well
+                for kind, text in news:
                     if kind == "said":
                         bar.clear()
                         _log.info("%s", text)
@@ -162,4 +177,4 @@ def _told(papers: int) -> Iterator[Queue]:
     finally:
         stop.set()
         thread.join()
-        queue.shutdown()
+        queue.shutdown(force=True)

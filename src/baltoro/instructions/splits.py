@@ -1,20 +1,54 @@
-"""Train and validation of instruction examples: drawn by hash of their origin, stable as the set grows."""
+"""Train and validation of instruction examples: drawn by hash of what they are made of, for all parts alike.
+
+One rule holds for a whole set, so that no paper stands on both sides: a paper is told by the stem of its file
+(or its record's id), under which signals and reviews know it in whatever folder and format it is read from.
+What is drawn is stable as the set grows.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Literal
+
+from baltoro.papers.detect import stem_of
 
 Split = Literal["train", "validation"]
 
+_OF_PAPERS = frozenset(("signals", "reviews"))
 
-def split_of(origin: str, *, seed: int, validation_fraction: float) -> Split:
-    """Return the side on which all examples of one origin stand.
 
-    Args:
-        origin: ``Example.origin``; of papers that are copies of each other, the one name they share.
+@dataclass(frozen=True, slots=True)
+class HoldOut:
+    """What is held out of a set.
+
+    Attributes:
         seed: another seed draws another hold-out.
-        validation_fraction: part of the origins that is held out, 0 to below 1.
+        validation_fraction: part of the papers, concepts and records that is held out, 0 to below 1.
     """
-    digest = hashlib.blake2b(f"{seed}\0{origin}".encode(), digest_size=8).digest()
-    return "validation" if int.from_bytes(digest, "big") < validation_fraction * 2**64 else "train"
+
+    seed: int = 0
+    validation_fraction: float = 0.0
+
+    def split_of(self, source: str, origin: str) -> Split:
+        """Return the side on which all examples of one origin stand.
+
+        Args:
+            source: ``Example.source``.
+            origin: ``Example.origin``; of papers that are copies of each other, the one name they share.
+        """
+        digest = hashlib.blake2b(f"{self.seed}\0{split_key(source, origin)}".encode(), digest_size=8).digest()
+        return "validation" if int.from_bytes(digest, "big") < self.validation_fraction * 2**64 else "train"
+
+
+def split_key(source: str, origin: str) -> str:
+    """Return what an origin's side is drawn by: of a paper its stem, of everything else its whole name.
+
+    >>> split_key("signals", "tei/2023/basalt.tei.xml"), split_key("reviews", "openreview/basalt.mmd")
+    ('basalt', 'basalt')
+    >>> split_key("files", "chats/a.jsonl#3")
+    'chats/a.jsonl#3'
+    """
+    if source not in _OF_PAPERS:
+        return origin
+    return stem_of(origin.partition("#")[2] or origin) or origin

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -26,8 +26,10 @@ from baltoro.corpus.documents import read_records
 from baltoro.corpus.listing import Chunk, chunk_listings
 from baltoro.corpus.work import STAGING, Task, WorkArea, parquet_bytes
 from baltoro.instructions.example import EXAMPLE_SCHEMA, Example, examples_from_table, examples_to_table
-from baltoro.instructions.splits import split_of
+from baltoro.instructions.splits import HoldOut
 from baltoro.jobs.corpus import load_metadata
+from baltoro.jobs.instruction_lines import warnings_of
+from baltoro.jobs.instruction_sets import InstructionSet, check_instructions, decide
 from baltoro.jobs.recipe import InstructionsConfig, Recipe
 from baltoro.jobs.stages import Context, Stage, StageOutput, remove_staging
 from baltoro.jobs.tokens import run_tasks
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from baltoro.instructions.signals.templates import Templates
 
 EXAMPLES_FILE, REJECTS_FILE, COUNTS_FILE = "examples.parquet", "rejects.parquet", "counts.json"
+LENGTHS_FILE = "review_lengths.png"
 
 EXAMPLES_SCHEMA = pa.schema([*EXAMPLE_SCHEMA, ("part", pa.string()), ("split", pa.string())])
 """Examples, the part of the recipe that made them (``signals``, ``reviews``, ``files``), and their split."""
@@ -100,31 +103,6 @@ def instructions_inputs(context: Context) -> dict[str, Any]:
     return inputs
 
 
-@dataclass
-class InstructionSet:
-    """What the parts of a build add up to.
-
-    Attributes:
-        examples: by part.
-        rejects: of all parts.
-        counts: of the steps of each part, for people.
-        pictures: PNG by name.
-    """
-
-    examples: dict[str, list[Example]] = field(default_factory=dict)
-    rejects: list[Reject] = field(default_factory=list)
-    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    pictures: dict[str, bytes] = field(default_factory=dict)
-
-    def add(
-        self, part: str, examples: Sequence[Example], rejects: Iterable[Reject], counts: Mapping[str, Any]
-    ) -> None:
-        """Add a part."""
-        self.examples[part] = list(examples)
-        self.rejects += rejects
-        self.counts[part] = dict(counts)
-
-
 def build_instructions(
     context: Context, parents: Mapping[str, Artifact], writer: ArtifactWriter, run: StageRun
 ) -> StageOutput:
@@ -167,15 +145,20 @@ def build_instructions(
     rejected = Counter(reject.reason for reject in made.rejects)
     splits = Counter(examples.column("split").to_pylist())
     run.log_metrics({f"instructions/{split}_examples": count for split, count in splits.items()})
+    by_part = {part: len(found) for part, found in made.examples.items()}
     return StageOutput(
         counts={"examples": examples.num_rows, "rejected": rejects.num_rows, **splits},
         summary={
             "examples": examples.num_rows,
             "by_task": dict(sorted(by_task.items())),
-            "by_part": {part: len(found) for part, found in made.examples.items()},
+            "by_part": by_part,
             "rejected": dict(rejected.most_common()),
+            "rejected_by_part": made.rejected,
             "splits": dict(sorted(splits.items())),
-            **({"decisions": made.counts["decisions"]} if "decisions" in made.counts else {}),
+            "steps": made.counts,
+            "warnings": warnings_of(
+                by_part, made.counts, made.rejected, few_paraphrases=made.few_paraphrases
+            ),
         },
         extra={"parts": sorted(made.examples)},
     )
@@ -183,15 +166,17 @@ def build_instructions(
 
 def with_place(examples: Sequence[Example], part: str, config: InstructionsConfig) -> pa.Table:
     """Return examples in :data:`EXAMPLES_SCHEMA`, each with its split; examples of one origin share one."""
-    drawn = config.signals if part == "signals" and config.signals is not None else config
-    splits = [
-        split_of(example.origin, seed=drawn.seed, validation_fraction=drawn.validation_fraction)
-        for example in examples
-    ]
+    hold_out = hold_out_of(config)
+    splits = [hold_out.split_of(example.source, example.origin) for example in examples]
     table = examples_to_table(examples)
     return table.append_column("part", pa.array([part] * len(examples), pa.string())).append_column(
         "split", pa.array(splits, pa.string())
     )
+
+
+def hold_out_of(config: InstructionsConfig) -> HoldOut:
+    """Return the one rule by which all parts of a set are split."""
+    return HoldOut(config.seed, config.validation_fraction)
 
 
 def refuse_repeated_ids(made: InstructionSet) -> None:
@@ -275,10 +260,11 @@ def add_signals(context: Context, config: SignalsConfig, area: WorkArea, made: I
     from baltoro.instructions.signals.build import Selection, count_tasks, knowledge_examples, select
     from baltoro.instructions.signals.knowledge.entities import Vocabulary
     from baltoro.instructions.signals.knowledge.read import read_knowledge
-    from baltoro.instructions.signals.templates import load_templates
+    from baltoro.instructions.signals.templates import few_paraphrases, load_templates
 
     storage, corpus = context.storage, context.recipe.corpus
     templates = load_templates(config.templates, storage)
+    made.few_paraphrases = few_paraphrases(templates)
     knowledge: list[Knowledge] = [read_knowledge(source, storage) for source in config.knowledge]
     chunks = tuple(
         chunk_listings(
@@ -296,7 +282,9 @@ def add_signals(context: Context, config: SignalsConfig, area: WorkArea, made: I
         Reject(**row) for chunk in chunks for row in area.read("signals-rejects", chunk.index).to_pylist()
     ]
     for source in knowledge:
-        examples, refused = knowledge_examples(source, config, templates=templates)
+        examples, refused = knowledge_examples(
+            source, config, templates=templates, hold_out=hold_out_of(context.recipe.instructions)
+        )
         shards.append(examples)
         rejects += [*source.rejects, *refused]
     selection = sum(
@@ -363,7 +351,7 @@ def add_reviews(context: Context, config: ReviewsConfig, tokenizer: Artifact, ma
         merged, told = merge_by_endpoint(context, config, pairs)
     found = make_examples(pairs, merged, config, count_tokens)
     cutoffs = [config.cutoff_tokens]
-    made.pictures["review_lengths.png"] = lengths_picture(
+    made.pictures[LENGTHS_FILE] = lengths_picture(
         found.histograms, title=f"{context.recipe.name}: reviews, tokens", cutoffs_tokens=cutoffs
     )
     made.add("reviews", found.examples, found.rejects, {**found.counts, **told})
@@ -411,6 +399,7 @@ def merge_by_endpoint(
             "requests_sent": run.spent.requests,
             "answers_paid": run.spent.answers,
             "answers_reused": run.answers_reused,
+            "papers_asked_again": run.asked_again,
             "failures": dict(run.spent.failures),
             "cost": run.cost,
             "cost_of_set": run.cost_of_set,
@@ -420,7 +409,7 @@ def merge_by_endpoint(
 
 
 # --------------------------------------------------------------------------------------------------
-# Files and decisions
+# Files
 
 
 def add_files(context: Context, config: InstructionsConfig, made: InstructionSet) -> None:
@@ -442,38 +431,17 @@ def add_files(context: Context, config: InstructionsConfig, made: InstructionSet
     made.add("files", examples, rejects, counts)
 
 
-def decide(context: Context, uri: str, made: InstructionSet) -> None:
-    """Leave out and change what people have decided on.
-
-    Raises:
-        InputError: the sheet cannot be read; names row and column.
-    """
-    from dataclasses import asdict
-
-    from baltoro.instructions.decisions import apply_decisions, noise_rates, read_decisions
-
-    decisions = read_decisions(uri, context.storage)
-    everything = [example for examples in made.examples.values() for example in examples]
-    part_of = {example.example_id: part for part, examples in made.examples.items() for example in examples}
-    applied = apply_decisions(everything, decisions)
-    made.examples = {
-        part: [example for example in applied.examples if part_of[example.example_id] == part]
-        for part in made.examples
-    }
-    made.rejects += applied.rejects
-    made.counts["decisions"] = {
-        **asdict(applied.counts),
-        "noise": {task: asdict(rate) for task, rate in noise_rates(decisions).items()},
-    }
-
-
 def finish_instructions(
     context: Context, artifact: Artifact, tracker: Tracker, run: StageRun | None
 ) -> dict[str, Any]:
-    """Remove what the passes of the build handed to each other."""
+    """Remove what the passes of the build handed to each other, and say where what it counted is."""
     del tracker, run
     remove_staging(context, artifact)
-    return {}
+    files = {}
+    for name in (COUNTS_FILE, REJECTS_FILE, LENGTHS_FILE):
+        for file in artifact.files(name):
+            files[name] = artifact.uri_of(file)
+    return {"files": files}
 
 
 def read_set(storage: Storage, artifact: Artifact, parts: Sequence[str] | None = None) -> pa.Table:
@@ -512,9 +480,10 @@ def instructions_parents(recipe: Recipe) -> tuple[str, ...]:
 INSTRUCTIONS = Stage(
     name="instructions",
     kind="instructions",
-    version=1,
+    version=2,
     parents=("tokenizer",),
     inputs=instructions_inputs,
     build=build_instructions,
     finish=finish_instructions,
+    check=check_instructions,
 )

@@ -7,89 +7,67 @@ training the response began; the response is read leniently, and what cannot be 
 from __future__ import annotations
 
 import itertools
-import json
-import tempfile
-from contextlib import ExitStack
+import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from baltoro.core.errors import ConfigError, InputError, PlatformError
-from baltoro.core.storage import Storage, absolute_uri
+from baltoro.core.errors import ConfigError, InputError
+from baltoro.core.storage import Storage, absolute_uri, is_local
 from baltoro.corpus.cleaning import CleanConfig, clean_paper
-from baltoro.instructions.example import Example
 from baltoro.instructions.formats import ExampleReject
-from baltoro.instructions.formats_config import FormatConfig
 from baltoro.instructions.reviews.ask import (
     DEADLINE_SECONDS,
     DEFAULT_SAMPLING,
-    Answer,
     ChatEndpoint,
     Reviewer,
     Sampling,
     Say,
-    local_folder,
 )
 from baltoro.instructions.reviews.page import review_page
 from baltoro.instructions.reviews.service import (
     SERVICE_FILE,
     PaperReview,
     ReviewService,
-    answer_frame,
-    least_cutoff_tokens,
     printable,
     read_answer,
-    read_service_file,
     service_of,
     service_prompt,
-    token_counter,
 )
 from baltoro.jobs.recipe import Recipe
+from baltoro.jobs.review_model import Device, LocalModel
 from baltoro.papers.config import InputFormat
 from baltoro.papers.reader import make_paper_id, read
 from baltoro.papers.schema import Paper, Reject
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from transformers import PreTrainedModel
-
-Device = Literal["auto", "cpu", "cuda"]
-
 _SOURCE = "papers"
 _RECORDS_NAMED = 5
+_GENERAL: InputFormat = "records"
 
 
 def review_paper(
-    paper: str,
+    submitted: SubmittedPaper,
     reviewer: Reviewer,
     *,
     say: Say,
     sampling: Sampling = DEFAULT_SAMPLING,
-    record: str | None = None,
-    input_format: InputFormat = "auto",
-    text_column: str | None = None,
 ) -> PaperReview:
     """Return a model's review of one paper.
 
     Args:
-        paper: file of one parsed paper: a path, ``file://`` or ``s3://`` URI.
+        submitted: the paper, as it was read; it is cleaned in place.
         reviewer: the model.
         say: tells a person what should be known about the review.
         sampling: how the response is drawn.
-        record: which paper of a file that holds several.
-        input_format: format of the paper; ``auto`` looks at it.
-        text_column: column with the text of general JSONL and Parquet tables.
 
     Raises:
-        InputError: the paper cannot be read, has nothing to review, or is one of several.
+        InputError: the paper has nothing to review.
         ConfigError: the settings do not fit the model.
         EndpointError: the endpoint does not answer, or refuses.
     """
-    uri, service = absolute_uri(paper), reviewer.service
-    found = read_one(uri, Storage(), record=record, input_format=input_format, text_column=text_column)
+    found, uri, service = submitted.paper, submitted.uri, reviewer.service
     clean_paper(found, clean_config(service, reviewer.name))
     prompt = service_prompt(found, service, reviewer.count_tokens)
     if prompt is None:
@@ -108,7 +86,7 @@ def review_paper(
     reviewed = PaperReview(
         paper_id=found.paper_id,
         title=found.title,
-        uri=uri if record is None else f"{uri}#{record}",
+        uri=uri,
         model=reviewer.name,
         prompt=prompt,
         response=response,
@@ -122,7 +100,14 @@ def review_paper(
     if not answer.finished:
         say(f"the response was stopped after {answer.tokens:,} tokens; --max-new-tokens allows more")
     if not reviewed.found:
-        say("the response holds no review under any of the four headings; it is shown as it came")
+        why = (
+            "the model was tuned on reviews and still missed the form; another --seed or --temperature draws "
+            "another response, and a longer --max-new-tokens ends one that was stopped"
+            if reviewer.taught
+            else "nothing says that the model was tuned on reviews, and others seldom keep the form; give "
+            f"one that was (its folder holds {SERVICE_FILE})"
+        )
+        say(f"the response holds no review under any of the four headings and is shown as it came: {why}")
     elif unparsed:
         say("some of the response is no point of any aspect; it is shown under Unparsed")
     return reviewed
@@ -167,6 +152,28 @@ def reviewer_of(
     )
 
 
+def check_page(uri: str, *, paper: str) -> None:
+    """Refuse a place that no page can be written to, before anybody is asked and paid for a review.
+
+    Args:
+        uri: path or ``s3://`` URI of the page.
+        paper: of the paper, which a page must not replace.
+
+    Raises:
+        ConfigError: it is a folder, or the paper.
+        StorageError: the place refuses or is full.
+    """
+    place, storage = absolute_uri(uri), Storage()
+    if place == absolute_uri(paper):
+        raise ConfigError(f"--html {uri}: is the paper itself; name another file")
+    if is_local(place) and Path(place).is_dir():
+        raise ConfigError(f"--html {uri}: is a folder; name a file in it")
+    # Not the page itself: an older one stays until there is a new one.
+    tried = f"{place}.{secrets.token_hex(4)}"
+    storage.create(tried, b"")
+    storage.delete(tried)
+
+
 def write_page(found: PaperReview, uri: str) -> None:
     """Write a review as a page, dated today.
 
@@ -201,14 +208,34 @@ def taught_to_review(recipe: Recipe, index: int) -> ReviewService | None:
 # --- the paper ---------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class SubmittedPaper:
+    """A paper that is to be reviewed, and where it is."""
+
+    paper: Paper
+    uri: str
+
+
 def read_one(
-    uri: str, storage: Storage, *, record: str | None, input_format: InputFormat, text_column: str | None
-) -> Paper:
+    paper: str,
+    *,
+    record: str | None = None,
+    input_format: InputFormat = "auto",
+    text_column: str | None = None,
+) -> SubmittedPaper:
     """Return the one paper of a file, or the one of several that is named.
+
+    Args:
+        paper: file of one parsed paper: a path, ``file://`` or ``s3://`` URI.
+        record: which paper of a file that holds several.
+        input_format: format of the paper; ``auto`` looks at it.
+        text_column: column with the text of general JSONL and Parquet tables.
 
     Raises:
         InputError: it cannot be read, or it is not said which paper is meant.
+        ConfigError: it is no table that has a text column.
     """
+    uri, storage = absolute_uri(paper), Storage()
     info = storage.stat(uri)
     if info is None:
         raise InputError(f"{uri}: is no file; give the file of one parsed paper, or an s3:// URI of it")
@@ -228,9 +255,13 @@ def read_one(
             )
         found = first[0]
     if isinstance(found, Reject):
-        hint = "; parse it first, with GROBID, Nougat or Docling" if found.reason == "not_parsed" else ""
-        raise InputError(f"{uri}: is rejected: {found.reason}: {found.detail}{hint}")
-    return found
+        raise InputError(f"{uri}: is rejected: {found.reason}: {found.detail}")
+    if text_column is not None and found.format != _GENERAL:
+        raise ConfigError(
+            f"--text-column: {uri} is read as {found.format}, which has columns of its own; leave it out, or "
+            f"give --format {_GENERAL} to take the column {text_column} alone"
+        )
+    return SubmittedPaper(found, uri if record is None else f"{uri}#{record}")
 
 
 def clean_config(service: ReviewService, name: str) -> CleanConfig:
@@ -247,218 +278,3 @@ def clean_config(service: ReviewService, name: str) -> CleanConfig:
             f"{name}: clean.{'.'.join(map(str, first['loc']))} of its {SERVICE_FILE} is not as this version "
             f"of Baltoro writes it ({first['msg']}); export the model again"
         ) from None
-
-
-# --- a model on this machine -------------------------------------------------------------------------
-
-
-class LocalModel:
-    """A model in a folder of this machine.
-
-    Args:
-        folder: a plain Hugging Face folder, or an adapter's.
-        base: folder of the model that the adapter was trained on.
-        device: where it runs; ``auto`` takes a GPU if there is one.
-        say: tells a person what is assumed.
-
-    Raises:
-        InputError: the folder holds no such model, or an adapter's base is missing.
-    """
-
-    def __init__(
-        self,
-        folder: str,
-        *,
-        say: Say,
-        base: str | None = None,
-        device: Device = "auto",
-    ) -> None:
-        from baltoro.data.tokenizer import load_tokenizer
-        from baltoro.models.adapters import OWN_FILE
-        from baltoro.models.rope_scaling import context_positions
-
-        self.name = folder
-        self._folder = local_folder("--model", folder)
-        self._base = local_folder("--base", base) if base is not None else None
-        self._device = device
-        self._say = say
-        own = self._folder / OWN_FILE
-        if own.is_file() and self._base is None:
-            merged = self._folder / "merged"
-            also = f", or take the merged model {merged}" if merged.is_dir() else ""
-            raise InputError(
-                f"{folder}: is an adapter; give the model that it was trained on with --base{also}"
-            )
-        if not own.is_file() and self._base is not None:
-            raise InputError(f"--base goes with an adapter, and {folder} has no {OWN_FILE}; leave --base out")
-        config = _json(own)["config"] if own.is_file() else _json(self._folder / "config.json")
-        self._positions = context_positions(config)
-        self._tokenizer = load_tokenizer(self._folder)
-        self.count_tokens = token_counter(self._tokenizer)
-        taught = read_service_file(self._folder)
-        self.taught = taught is not None
-        self.service = taught or self._assumed()
-
-    def _assumed(self) -> ReviewService:
-        default = ReviewService()
-        cutoff = min(default.cutoff_tokens, self._positions or default.cutoff_tokens)
-        if cutoff < least_cutoff_tokens():
-            raise InputError(
-                f"{self.name}: reads {cutoff} tokens, and a paper with its review needs "
-                f"{least_cutoff_tokens()} at least; give a model with a longer context"
-            )
-        format = FormatConfig(format="chat") if self._tokenizer.chat_template else default.format
-        self._say(
-            f"{self.name} has no {SERVICE_FILE}, so it is asked by the defaults: format {format.format}, at "
-            f"most {cutoff:,} tokens"
-        )
-        return default.model_copy(update={"cutoff_tokens": cutoff, "format": format})
-
-    def answer(self, example: Example, sampling: Sampling) -> Answer:
-        """Return the response to a question.
-
-        Raises:
-            ConfigError: prompt and response are longer than the model reads.
-            InputError: the folder's files are not of one whole model.
-            PlatformError: there is no GPU, or its memory is too small.
-        """
-        from baltoro.instructions.tokens import prompt_ids
-
-        ids = prompt_ids(example, self.service.format, self._tokenizer)
-        limit = sampling.max_new_tokens or self.service.response_room_tokens
-        left = limit if self._positions is None else self._positions - len(ids)
-        if sampling.max_new_tokens is None:
-            limit = min(limit, left)
-        if not 0 < limit <= left:
-            raise ConfigError(
-                f"--max-new-tokens: the prompt has {len(ids):,} of the {self._positions:,} tokens that "
-                f"{self.name} reads, so a response of {limit:,} has no room; "
-                + (f"lower it to at most {left:,}" if left > 0 else "give a model with a longer context")
-            )
-        frame = answer_frame(self.service.format, self._tokenizer)
-        model = load_model(self._folder, self._base, self._device)
-        rows = model.get_input_embeddings().weight.shape[0]
-        if ids.max() >= rows:
-            raise InputError(
-                f"{self.name}: its tokenizer has ids up to {ids.max()} and the model {rows} rows; they are "
-                "not of one model"
-            )
-        drawn = generate(model, ids, frame.stop_ids, limit, sampling)
-        finished = bool(drawn) and drawn[-1] in frame.stop_ids
-        text = self._tokenizer.decode(drawn[:-1] if finished else drawn)
-        return Answer(text.removeprefix(frame.lead), len(drawn), len(ids), finished)
-
-
-def load_model(folder: Path, base: Path | None, device: str) -> PreTrainedModel:
-    """Return a model with its values, ready to answer.
-
-    Args:
-        folder: of the model, or of an adapter.
-        base: of an adapter; it is made part of that, as training had it.
-        device: ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        InputError: the files are not of one whole model.
-        PlatformError: there is no GPU, or its memory is too small.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise PlatformError("--device cuda: there is no GPU that PyTorch can use here; take --device cpu")
-    target = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    with ExitStack() as stack:
-        if transformers_logging.is_progress_bar_enabled():
-            transformers_logging.disable_progress_bar()
-            stack.callback(transformers_logging.enable_progress_bar)
-        if base is not None:
-            from baltoro.jobs.merge import merge_folders
-
-            adapter, folder = folder, Path(stack.enter_context(tempfile.TemporaryDirectory())) / "merged"
-            merge_folders(adapter, base, folder, dtype="bfloat16")
-        try:
-            model, told = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, dtype="auto", output_loading_info=True
-            )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            # So transformers says that files are missing, damaged or of an architecture it does not know.
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"{folder}: no model can be loaded ({first})") from error
-        if told["missing_keys"]:
-            missing = sorted(told["missing_keys"])
-            raise InputError(
-                f"{folder}: {len(missing)} of the model's weights are not in its files, first {missing[0]}; "
-                "copy the folder again, or export it anew"
-            )
-        try:
-            model = model.to(target).eval()
-        except torch.OutOfMemoryError as error:
-            raise _too_small(folder) from error
-    loaded: PreTrainedModel = model
-    return loaded
-
-
-def generate(
-    model: PreTrainedModel,
-    ids: npt.NDArray[np.int32],
-    stop_ids: tuple[int, ...],
-    max_new_tokens: int,
-    sampling: Sampling,
-) -> list[int]:
-    """Return the ids that a model goes on with, the one that ended it included.
-
-    Args:
-        model: ready to answer.
-        ids: the prompt, int32 [tokens].
-        stop_ids: any of them ends the response.
-        max_new_tokens: bound on the response.
-        sampling: how it is drawn.
-
-    Raises:
-        PlatformError: the GPU's memory is too small.
-    """
-    import torch
-    from transformers import GenerationConfig
-
-    prompt = torch.from_numpy(ids.astype("int64"))[None].to(model.device)
-    drawing = (
-        {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        if sampling.temperature > 0
-        else {"do_sample": False}
-    )
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        eos_token_id=list(stop_ids),
-        pad_token_id=stop_ids[0],
-        num_beams=1,
-        **drawing,
-    )
-    devices = [model.device] if model.device.type == "cuda" else []
-    try:
-        with torch.inference_mode(), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(sampling.seed or 0)
-            whole: Any = model.generate(
-                input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=config
-            )
-    except torch.OutOfMemoryError as error:
-        raise _too_small(model.name_or_path) from error
-    drawn: list[int] = whole[0, len(ids) :].tolist()
-    return drawn
-
-
-def _too_small(folder: object) -> PlatformError:
-    return PlatformError(
-        f"{folder}: the model and this paper need more memory than the GPU has; take --device cpu, or serve "
-        "the model elsewhere and give --endpoint"
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path.parent}: is no model's folder: {path.name} cannot be read ({error})"
-        ) from error
-    return value

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from baltoro.core.storage import is_local
+from baltoro.jobs.instruction_lines import instruction_lines, next_steps
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.review import taught_to_review
 
@@ -31,6 +32,10 @@ def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only:
     last = stages[only] if only else (trained or [{}])[-1]
     if last.get("export"):
         lines.extend(["next", *(f"  {line}" for line in _next_steps(recipe, last))])
+    if only == "instructions":
+        decided = recipe.instructions.decisions is not None
+        steps = next_steps(finetunes=bool(recipe.finetune.stages), decided=decided)
+        lines.extend(["next", *(f"  {line}" for line in steps)])
     return "\n".join(lines)
 
 
@@ -147,16 +152,6 @@ def _tokens(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _instructions(summary: Mapping[str, Any]) -> list[str]:
-    tasks = ", ".join(f"{count:,} {task}" for task, count in summary["by_task"].items())
-    rejected = sum(summary["rejected"].values())
-    return [
-        f"{summary['examples']:,} examples: {tasks}",
-        f"{rejected:,} candidates left out, with their reasons in rejects.parquet",
-        str(summary["artifact"]),
-    ]
-
-
 _MEASURED = {
     "perplexity": "perplexity by length, {}",
     "positions": "nats per token by tokens of context",
@@ -211,7 +206,7 @@ _DESCRIBE: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "tokenizer": _tokenizer,
     "tokens": _tokens,
     "pretrain": _pretrain,
-    "instructions": _instructions,
+    "instructions": instruction_lines,
     "finetune": _pretrain,
     "evaluate": _evaluate,
 }

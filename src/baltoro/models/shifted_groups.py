@@ -11,12 +11,23 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from baltoro.core.errors import ConfigError
 from baltoro.models.attention import PADDING_SEGMENT, may_attend
 
 if TYPE_CHECKING:
     import torch
 
 _PADDING_GROUP = PADDING_SEGMENT
+
+
+def check_group_len(group_len: int) -> None:
+    """Refuse a length of which no groups can be made.
+
+    Raises:
+        ConfigError: it is no whole number, or below 1.
+    """
+    if not isinstance(group_len, int) or group_len < 1:
+        raise ConfigError(f"group_len={group_len}: a group has a whole number of tokens, at least one")
 
 
 def shifted_groups(
@@ -32,9 +43,13 @@ def shifted_groups(
     Returns:
         int64 [B, 2, T]; element 0 is for heads below ``H // 2``, element 1 for the others. Equal numbers in a
         row are one group, 0 is padding. Numbers rise with the segment and the position in it.
+
+    Raises:
+        ConfigError: ``group_len`` is no whole number, or below 1.
     """
     import torch
 
+    check_group_len(group_len)
     _, numbers = torch.unique(segment_ids, return_inverse=True)
     numbers = numbers + 1
     if padding_mask is not None:

@@ -40,6 +40,7 @@ from baltoro.models.attention import PADDING_SEGMENT, Attention
 from baltoro.models.shifted_groups import (
     GroupLayout,
     Run,
+    check_group_len,
     group_layout,
     shifted_block_masks,
     shifted_groups,
@@ -67,7 +68,7 @@ def choose_group_len(
         group_len: the tokens themselves; ``ratio`` is not used then.
 
     Raises:
-        ConfigError: a group of no token, or longer than two rows, which is full attention.
+        ConfigError: a group of no token or of parts of one, or longer than two rows, which is full attention.
     """
     if group_len is None:
         if not 0 < ratio <= 1:
@@ -77,7 +78,8 @@ def choose_group_len(
             )
         # By the digits as written: in binary, 0.07 of 100 is a little above 7.
         return math.ceil(Fraction(str(ratio)) * context_tokens)
-    if group_len < 1 or group_len > 2 * context_tokens:
+    check_group_len(group_len)
+    if group_len > 2 * context_tokens:
         raise ConfigError(
             f"group_len={group_len}: a group has 1 to {2 * context_tokens} tokens in rows of "
             f"{context_tokens}; LongLoRA uses a quarter of the row, here "
@@ -133,13 +135,12 @@ def shifted_sparse_attention(
         [B, H, T, size of a value].
 
     Raises:
-        ConfigError: ``group_len`` below 1, or shapes that do not belong together.
+        ConfigError: ``group_len`` no whole number or below 1, or shapes that do not belong together.
     """
     import torch
 
     rows, heads, tokens, _ = query.shape
-    if group_len < 1:
-        raise ConfigError(f"group_len={group_len}: a group has at least one token")
+    check_group_len(group_len)
     if key.shape[0] != rows or key.shape[2] != tokens or key.shape[:3] != value.shape[:3]:
         raise ConfigError(
             f"query {tuple(query.shape)}, key {tuple(key.shape)} and value {tuple(value.shape)} do not "
@@ -154,6 +155,10 @@ def shifted_sparse_attention(
         segment_ids = torch.zeros(rows, tokens, dtype=torch.int32, device=query.device)
     if padding_mask is not None:
         padding_mask = padding_mask.bool()
+    if not rows * tokens:
+        # Sums of nothing, so that the gradients are there, too.
+        nothing = sum(part.sum() for part in (query, key, value))
+        return query.new_zeros(rows, heads, tokens, value.shape[3]) + nothing
     layout = group_layout(shifted_groups(segment_ids, group_len, padding_mask))
     return _attend_in_batches(_States(query, key, value), layout, scaling).transpose(1, 2)
 

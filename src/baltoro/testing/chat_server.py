@@ -24,6 +24,7 @@ FAULTS: dict[str, str] = {
     "500": "an internal error",
     "503": "overloaded, without Retry-After",
     "401": "the key is wrong",
+    "402": "nothing is paid for",
     "403": "the key may not",
     "404": "no such model",
     "400": "this request is refused",
@@ -43,7 +44,7 @@ FAULTS: dict[str, str] = {
 """Every fault with its meaning."""
 
 _NOT_CHARGED = frozenset(
-    ("429", "429-date", "429-quota", "500", "503", "401", "403", "404", "400", "redirect")
+    ("429", "429-date", "429-quota", "500", "503", "401", "402", "403", "404", "400", "redirect")
 )
 _STATUS = {"429-date": 429, "429-quota": 429, "redirect": 307}
 

@@ -62,7 +62,9 @@ def test_a_decision_on_another_state_is_stale_and_one_on_nothing_is_absent(tmp_p
     applied = apply_decisions([example(1, "new")], decisions)
     assert applied.examples == [example(1, "new")]
     assert (applied.counts.stale, applied.counts.absent, applied.counts.dropped) == (1, 1, 0)
-    assert [decision.example_id for decision in applied.unused] == ["o1#title", "o2#title"]
+    assert [decision.example_id for decision in applied.stale] == ["o1#title"]
+    assert [decision.example_id for decision in applied.absent] == ["o2#title"]
+    assert applied.used == []
 
 
 def test_a_second_round_decides_on_what_the_first_has_made(tmp_path):
@@ -169,3 +171,20 @@ def test_noise_is_what_was_dropped_or_edited_by_task():
     assert (title.low, title.high) == wilson_interval(3, 10)
     assert rates["review"].fraction == 0
     assert rates["review"].high > 0.7
+
+
+def test_a_doubled_column_is_refused(tmp_path):
+    rows = [
+        [*row, "drop" if number else "Decision"] for number, row in enumerate(cells([row_of(example(1))]))
+    ]
+    with pytest.raises(InputError, match="row 1 has the column decision 2 times"):
+        read_decisions(write_cells(tmp_path / "a.csv", rows))
+
+
+def test_what_was_applied_is_told_apart_from_what_was_not(tmp_path):
+    rows = [decided(example(1), "drop"), decided(example(2, "old"), "drop"), decided(example(3), "keep")]
+    applied = apply_decisions(
+        [example(1), example(2, "new")], read_decisions(write(tmp_path / "a.csv", rows))
+    )
+    assert [decision.example_id for decision in applied.used] == ["o1#title"]
+    assert noise_rates(applied.used)["title"].looked_at == 1

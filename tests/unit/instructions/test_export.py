@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baltoro.core.errors import InputError
 from baltoro.core.storage import Storage
 from baltoro.instructions.example import Example, Turn
 from baltoro.instructions.export import export_examples, to_records
@@ -96,3 +97,20 @@ def test_every_plain_dialogue_can_be_written_in_both_layouts(pairs, system):
     for layout in ("alpaca", "messages"):
         _, rejects = to_records([Example("e#t", "t", "s", "e", turns)], layout)
         assert rejects == []
+
+
+def test_names_tell_the_split_and_are_read_again(tmp_path, question):
+    uri = f"{tmp_path}/set.jsonl"
+    export_examples([question], "messages", uri, splits={question.example_id: "validation"})
+    (line,) = (tmp_path / "set.jsonl").read_text().splitlines()
+    assert json.loads(line)["baltoro"]["split"] == "validation"
+    assert read_examples(FilesSource(name="other", uri=uri)) == ([question], [])
+
+
+def test_an_export_of_nothing_is_refused_and_leaves_the_file(tmp_path, trace):
+    (tmp_path / "set.jsonl").write_text("before")
+    with pytest.raises(InputError, match="no example to write"):
+        export_examples([], "alpaca", f"{tmp_path}/set.jsonl")
+    with pytest.raises(InputError, match="the layout alpaca can hold none of 1 examples"):
+        export_examples([trace], "alpaca", f"{tmp_path}/set.jsonl")
+    assert (tmp_path / "set.jsonl").read_text() == "before"

@@ -201,6 +201,10 @@ def test_react_records_hold_steps_or_a_trace():
     assert turns_of({"question": "How hot?", "trace": trace}) == expected
 
 
+NAMES = {"example_id": "a#b", "task": "b", "source": "files", "origin": "a"}
+TALK = {"messages": [{"role": "user", "content": "Ask this."}, {"role": "assistant", "content": "Yes."}]}
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
@@ -221,6 +225,19 @@ def test_react_records_hold_steps_or_a_trace():
             "no_response",
         ),
         ({"example_id": "a", "turns": [{"role": "bird", "text": ""}]}, "malformed_record"),
+        ({"question": "a", "steps": [{"though": "b"}], "final_answer": "c"}, "malformed_record"),
+        *(
+            ({**TALK, "baltoro": {**NAMES, **names}}, "malformed_record")
+            for names in (
+                {"second_turn_begins_at": [1]},
+                {"second_turn_begins_at": {"0": 99}},
+                {"second_turn_begins_at": {"0": True}},
+                {"second_turn_begins_at": {"7": 3}},
+                {"second_turn_begins_at": {"0": 3}},
+                {"splits": {"0": 3}},
+                {"template": "one"},
+            )
+        ),
     ],
 )
 def test_what_is_no_example_has_a_reason(record, reason):

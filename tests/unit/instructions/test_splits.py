@@ -1,6 +1,10 @@
 import pytest
 
-from baltoro.instructions.splits import split_of
+from baltoro.instructions.splits import HoldOut
+
+
+def split_of(origin, *, seed, validation_fraction, source="files"):
+    return HoldOut(seed, validation_fraction).split_of(source, origin)
 
 
 def test_about_the_asked_part_is_held_out():
@@ -19,3 +23,18 @@ def test_a_larger_hold_out_contains_the_smaller_one(smaller):
     for n in range(300):
         if split_of(f"p{n}", seed=3, validation_fraction=smaller) == "validation":
             assert split_of(f"p{n}", seed=3, validation_fraction=0.2) == "validation"
+
+
+def test_a_paper_is_on_one_side_whatever_part_format_or_folder_it_comes_from():
+    for n in range(200):
+        sides = {
+            split_of(origin, seed=1, validation_fraction=0.5, source=source)
+            for source, origin in (
+                ("signals", f"tei/2023/paper-{n}.tei.xml"),
+                ("reviews", f"/paper-{n}.mmd"),
+                ("signals", f"s2orc/part.jsonl.gz#paper-{n}"),
+            )
+        }
+        assert len(sides) == 1
+    whole = [split_of(f"k/{n}.owl", seed=1, validation_fraction=0.5, source="knowledge") for n in range(50)]
+    assert whole == [split_of(f"k/{n}.owl", seed=1, validation_fraction=0.5) for n in range(50)]

@@ -408,7 +408,7 @@ def test_k2_goes_from_the_general_to_the_expert_with_one_adapter(workplace):
 def test_k2s_published_rows_make_the_steps_that_its_head_tells(workplace):
     assert (39_749 - 2_000) // 128 == 294
     assert "294 of GeoSignal's 39,749 rows" in text_of("k2-sft").replace("\n# ", " ")
-    assert load("k2-sft").instructions.signals.validation_fraction == pytest.approx(2_000 / 39_749, abs=5e-4)
+    assert load("k2-sft").instructions.validation_fraction == pytest.approx(2_000 / 39_749, abs=5e-4)
     rates = stage_schedule(load("k2-sft").finetune.stages[1], 294)
     assert rates.learning_rate(98) < 3e-4
     assert rates.learning_rate(100) == pytest.approx(3e-4, rel=0.01)

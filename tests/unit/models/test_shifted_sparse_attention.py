@@ -312,10 +312,23 @@ def test_memory_grows_with_the_tokens_not_with_their_square():
     assert largest.elements <= 2 * 4 * tokens
 
 
+@pytest.mark.parametrize(("rows", "tokens"), [(2, 0), (0, 5), (0, 0)])
+def test_of_no_tokens_comes_nothing(rows, tokens):
+    query, key, value = (part.detach() for part in states(2, 4, 2, 5))
+    inputs = [part[:rows, :, :tokens].clone().requires_grad_() for part in (query, key, value)]
+    inputs[2] = torch.zeros(rows, 2, tokens, 7, dtype=torch.float64, requires_grad=True)
+    output = shifted_sparse_attention(*inputs, group_len=2, padding_mask=torch.ones(rows, tokens))
+    assert output.shape == (rows, 4, tokens, 7)
+    assert output.dtype == torch.float64
+    output.sum().backward()
+    assert [part.grad.shape for part in inputs] == [part.shape for part in inputs]
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"group_len": 0}, "group_len=0: a group has at least one token"),
+        ({"group_len": 0}, "group_len=0: a group has a whole number of tokens, at least one"),
+        ({"group_len": 2.5}, "group_len=2.5: a group has a whole number of tokens, at least one"),
         (
             {"segment_ids": torch.zeros(1, 9)},
             r"segment_ids \(1, 9\): one entry per token is needed, \(1, 10\)",
@@ -646,7 +659,9 @@ def test_a_group_is_a_part_of_the_row_or_so_many_tokens(context, settings, expec
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"group_len": 0}, "group_len=0: a group has 1 to 2000 tokens in rows of 1000; .* here 250"),
+        ({"group_len": 0}, "group_len=0: a group has a whole number of tokens, at least one"),
+        ({"group_len": 2.5}, "group_len=2.5: a group has a whole number of tokens"),
+        ({"group_len": 2002}, "group_len=2002: a group has 1 to 2000 tokens in rows of 1000; .* here 250"),
         ({"group_len": 2001}, "group_len=2001"),
         ({"ratio": 0.0}, "group_ratio=0.0: a group is a part of the row"),
         ({"ratio": 1.5}, "group_ratio=1.5"),

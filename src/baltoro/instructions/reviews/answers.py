@@ -6,14 +6,15 @@ mark first. A mark without an answer is a request that was under way when a run 
 have charged it and the answer is lost. That is at most one per request under way, it cannot be known from
 this side, and :attr:`AnswerStore.lost` counts it.
 
-Layout below the root: ``{key[:2]}/{key}/{number}.json`` with ``number`` 0 for the first answer and 1, 2 … for
-repairs, and ``{number}.sent-{try}`` for the marks.
+Layout below the root: ``{key[:2]}/{key}/{number}.json`` with ``number`` counting all answers to a
+request, repairs and those of asking again included, and ``{number}.sent-{try}`` for the marks.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,7 +25,6 @@ from baltoro.core.storage import AlreadyExistsError, Storage, join
 _NAME = re.compile(
     r"[0-9a-f]{2}/(?P<key>[0-9a-f]{64})/(?P<number>\d+)\.(?:(?P<answer>json)|sent-(?P<sent>\d+))"
 )
-
 
 _READERS = 16
 """Answers are small objects: reading them takes a store's latency, not its rate."""
@@ -41,7 +41,8 @@ class Answer:
         completion_tokens: tokens charged for the answer.
         tokens_reported: whether the server said how many; else they are estimates.
         endpoint: the base URL that answered.
-        lane: which of the endpoints (a URL with its key) it was, counted from 0.
+        key_name: the environment variable that the key was from; with the URL it names the budget.
+        repair: 0 for the answer to a request that was put anew, 1, 2 … for the corrections asked after it.
         finished_at: seconds since 1970; budgets of a day count from here after a restart.
     """
 
@@ -51,7 +52,8 @@ class Answer:
     completion_tokens: int
     tokens_reported: bool
     endpoint: str
-    lane: int
+    key_name: str | None
+    repair: int
     finished_at: float
 
 
@@ -91,7 +93,7 @@ class AnswerStore:
         return slot[1] in self._answered.get(slot[0], ())
 
     def saved(self, key: str) -> list[Answer]:
-        """Return the answers to a request in order: the first, then its repairs.
+        """Return the answers to a request in order: the first, its repairs, those of asking it again.
 
         Raises:
             ArtifactError: a saved answer cannot be read; removing the named file asks and pays anew.
@@ -100,6 +102,19 @@ class AnswerStore:
         while (key, len(answers)) in self:
             answers.append(self._load(key, len(answers)))
         return answers
+
+    def count(self, key: str) -> int:
+        """Return how many answers to a request are saved, without reading them."""
+        return len(self._answered.get(key, ()))
+
+    def saved_to(self, keys: Sequence[str]) -> list[list[Answer]]:
+        """Return :meth:`saved` of many requests, many at a time.
+
+        Raises:
+            ArtifactError: a saved answer cannot be read.
+        """
+        with ThreadPoolExecutor(_READERS) as readers:
+            return list(readers.map(self.saved, keys))
 
     def all_answers(self) -> list[Answer]:
         """Return every saved answer, for budgets that go on over a restart."""
@@ -148,9 +163,8 @@ class AnswerStore:
                 fields = {name: record[name] for name in Answer.__dataclass_fields__}
             except (ValueError, KeyError, TypeError) as error:
                 raise ArtifactError(
-                    f"{uri}: is no saved answer ({error}); restore it, or remove it and the request "
-                    f"is sent and "
-                    "paid again"
+                    f"{uri}: is no saved answer ({error}); restore it, or remove it and the request is sent "
+                    "and paid again"
                 ) from None
             self._read[key, number] = Answer(**fields)
         return self._read[key, number]

@@ -19,7 +19,7 @@ from baltoro.instructions.formats.dialogue import dialogue_of
 from baltoro.instructions.formats.plain import joined
 from baltoro.instructions.reviews.config import EndpointConfig
 from baltoro.instructions.reviews.endpoint import four_characters_a_token
-from baltoro.instructions.reviews.lanes import SystemClock
+from baltoro.instructions.reviews.lanes import SystemClock, key_of
 from baltoro.instructions.reviews.outcomes import EndpointError
 from baltoro.instructions.reviews.prompt import request_body
 from baltoro.instructions.reviews.service import (
@@ -130,7 +130,7 @@ class ChatEndpoint:
         deadline_seconds: a request without its whole answer by then is given up.
 
     Raises:
-        ConfigError: the URL is none, or the variable is not set.
+        ConfigError: the URL is none, or the variable is not set or holds no key.
         InputError: the folder has no tokenizer.
     """
 
@@ -157,12 +157,7 @@ class ChatEndpoint:
         self._deadline_seconds = deadline_seconds
         self._headers: dict[str, str] = {}
         if api_key_environment is not None:
-            key = os.environ.get(api_key_environment)
-            if not key:
-                raise ConfigError(
-                    f"--api-key-environment: the environment variable {api_key_environment} is not set; "
-                    "export the key under that name"
-                )
+            key = key_of(os.environ, api_key_environment, setting="--api-key-environment")
             self._headers["Authorization"] = f"Bearer {key}"
         self.count_tokens: TokenCount = four_characters_a_token
         taught = None
@@ -178,7 +173,7 @@ class ChatEndpoint:
         self.service = taught or ReviewService()
         if taught is None:
             say(
-                f"how {model} was taught is not known, so it is asked by the defaults: at most "
+                f"whether {model} was tuned on reviews is not known, so it is asked by the defaults: at most "
                 f"{self.service.cutoff_tokens:,} tokens; a --tokenizer FOLDER with {SERVICE_FILE} tells"
             )
         elif taught.format.format != "chat":

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 MINUTE_SECONDS, DAY_SECONDS = 60.0, 86_400.0
 
+_ROUNDING_SECONDS = 1e-6
+"""Seconds since 1970 are exact to a quarter of this; who has waited must not be told to wait for the rest."""
+
 
 @dataclass(slots=True)
 class Use:
@@ -66,7 +69,7 @@ class Budget:
     ) -> float:
         if max_requests is None and max_tokens is None:
             return 0.0
-        recent = [use for use in self._uses if use.at > now - length]
+        recent = [use for use in self._uses if use.at + length > now + _ROUNDING_SECONDS]
         requests_left = len(recent)
         tokens_left = sum(use.tokens for use in recent)
         ready_at = now
@@ -82,8 +85,7 @@ class Budget:
         return max(ready_at - now, 0.0)
 
     def spend(self, now: float, tokens: int) -> Use:
-        """Count a request that is sent now; its ``tokens`` are corrected when the server has said "
-        "how many."""
+        """Count a request that is sent now; correct its ``tokens`` when the server has said how many."""
         use = Use(now, tokens)
         self._uses.append(use)
         return use

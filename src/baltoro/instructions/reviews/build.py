@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from baltoro.core.errors import InputError
 from baltoro.instructions.example import Example
 from baltoro.instructions.reviews.aspects import MergedReview
 from baltoro.instructions.reviews.config import ReviewsConfig
@@ -24,8 +25,12 @@ from baltoro.instructions.reviews.long_tail import Histogram, Lengths, bounds_of
 from baltoro.instructions.reviews.readers import STAGE, ReadReviews, from_paper
 from baltoro.instructions.reviews.records import Review, ReviewedPaper
 from baltoro.instructions.reviews.stringify import stringify_all
-from baltoro.instructions.reviews.triples import TokenCount, review_example
+from baltoro.instructions.reviews.triples import ReviewPrompt, TokenCount, review_example
+from baltoro.papers.metadata import ROW_KEY
 from baltoro.papers.schema import Paper, Reject
+
+CUT_PARTS = ("abstract", "captions", "content")
+"""What of a paper may be cut; of these the counts ``cut_…``, over the examples that are kept."""
 
 
 @dataclass(slots=True)
@@ -88,6 +93,7 @@ def pair_up(papers: Iterable[Paper | Reject], reviews: ReadReviews | None, confi
         counts["review_records_rejected"] = len(reviews.rejects)
         rejects += reviews.rejects
         if without or left:
+            _refuse_absent_column(without, config)
             joined = join([paper_key(paper, config.join) for paper in without], left, config.join)
             for method in ("stem", "metadata", "title"):
                 counts[f"joined_{method}"] = joined.found_by[method]
@@ -111,6 +117,23 @@ def pair_up(papers: Iterable[Paper | Reject], reviews: ReadReviews | None, confi
     return Pairs(pairs, rejects, counts, differ)
 
 
+def _refuse_absent_column(papers: Sequence[Paper], config: ReviewsConfig) -> None:
+    """Refuse a column to join by that not one paper has.
+
+    Raises:
+        InputError: with the columns that papers have.
+    """
+    column = config.join.metadata_column
+    if column is None or not papers or any(column in paper.extra for paper in papers):
+        return
+    known = sorted({name for paper in papers for name in paper.extra if name != ROW_KEY})
+    raise InputError(
+        f"instructions.reviews.join.metadata_column={column}: no paper has this column; they have "
+        f"{', '.join(known) or 'none'}. Name the table with it in instructions.reviews.papers_metadata (its "
+        "own key finds the papers and is no such column), or set metadata_column to null"
+    )
+
+
 def _count_dropped(reviewed: Iterable[ReviewedPaper], counts: dict[str, int]) -> None:
     dropped: Counter[str] = Counter()
     reviews = meta_reviews = 0
@@ -118,8 +141,8 @@ def _count_dropped(reviewed: Iterable[ReviewedPaper], counts: dict[str, int]) ->
         dropped += one.dropped
         reviews += len(one.reviews)
         meta_reviews += len(one.meta_reviews)
-    counts |= {f"dropped_{name}": number for name, number in sorted(dropped.items())}
-    counts |= {"meta_reviews_apart": meta_reviews, "reviews_read": reviews}
+    counts |= {f"not_counted_{name}": number for name, number in sorted(dropped.items())}
+    counts |= {"meta_reviews_apart": meta_reviews, "reviews_of_joined_papers": reviews}
 
 
 def _counted_pair(
@@ -179,9 +202,8 @@ def make_examples(
     """
     rejects = list(pairs.rejects)
     counts = dict(pairs.counts)
-    made: list[tuple[Example, Lengths, str]] = []
+    made: list[tuple[Example, Lengths, ReviewPrompt]] = []
     uris = {pair.paper.paper_id: pair.paper.uri for pair in pairs.pairs}
-    cut: Counter[str] = Counter()
     counts["merged"] = 0
     for pair in pairs.pairs:
         paper_id = pair.paper.paper_id
@@ -197,25 +219,26 @@ def make_examples(
             counts[example.reason] = counts.get(example.reason, 0) + 1
             continue
         found, prompt, response_tokens = example
-        cut[prompt.cut] += 1
         total = config.template_room_tokens + count_tokens(prompt.instruction) + prompt.input_tokens
-        made.append(
-            (found, Lengths(prompt.input_tokens, response_tokens, total + response_tokens), prompt.cut)
-        )
-    counts |= {f"cut_{part}": number for part, number in sorted(cut.items()) if part}
+        lengths = Lengths(prompt.input_tokens, response_tokens, total + response_tokens)
+        made.append((found, lengths, prompt))
     counts["before_long_tail"] = len(made)
     bounds = bounds_of([lengths for _, lengths, _ in made], config.long_tail)
     examples: list[Example] = []
     kept: dict[str, Lengths] = {}
-    for found, lengths, _ in made:
+    cut: Counter[str] = Counter()
+    for found, lengths, prompt in made:
         reason = bounds.reason(lengths)
         if reason is None:
             examples.append(found)
             kept[found.example_id] = lengths
+            cut.update(part for part in CUT_PARTS if part in prompt.cut)
+            cut["content_lost"] += prompt.content_lost
         else:
             rejects.append(Reject(found.origin, uris[found.origin], STAGE, *reason))
             counts[reason[0]] = counts.get(reason[0], 0) + 1
     counts["examples"] = len(examples)
+    counts |= {f"cut_{part}": cut[part] for part in CUT_PARTS} | {"content_lost": cut["content_lost"]}
     return ReviewSet(
         examples, rejects, counts, kept, histograms_of(kept.values(), config.histogram_bin_tokens)
     )

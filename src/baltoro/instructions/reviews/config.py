@@ -74,6 +74,16 @@ class ExtractiveConfig(StrictModel):
         0.6, "shared part of the content words from which two points are one (Jaccard)", gt=0, le=1
     )
 
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> Self:
+        if self.min_point_words > self.max_point_words:
+            raise ValueError(
+                f"min_point_words {self.min_point_words} is above max_point_words {self.max_point_words}, "
+                f"so no "
+                "point would stay; lower min_point_words"
+            )
+        return self
+
 
 class EndpointConfig(StrictModel):
     """Any server that speaks the OpenAI chat completions protocol with JSON mode.
@@ -110,20 +120,32 @@ class EndpointConfig(StrictModel):
     tokens_per_day: int | None = execution(None, "tokens (in and out) in 24 hours of one endpoint", ge=1)
     set_aside_after: int = execution(4, "failures in a row after which an endpoint rests for a while", ge=1)
     stop_after_papers: int = execution(
-        5, "papers in a row that fail on every endpoint before the run stops with what it has", ge=1
+        5,
+        "papers in a row without an answer that can be used (none, a refusal, the wrong form) before the run "
+        "stops with what it has",
+        ge=1,
     )
     max_failed_fraction: float = result(
         0.01,
-        "part of the papers that may stay without an answer after all retries (they become rejects); "
-        "above it "
-        "the run stops with what it has",
+        "part of the papers that may stay without an answer that can be used after all tries (they become "
+        "rejects); above it the run stops with what it has",
         ge=0,
         le=1,
+    )
+    ask_again: bool = execution(
+        False,
+        "ask and pay anew for papers whose saved answers are all of the wrong form; where none of these is "
+        "from one of the urls, they are asked for anew anyway",
     )
     price_per_million_input_tokens: float = execution(0.0, "price, in any one currency", ge=0)
     price_per_million_output_tokens: float = execution(0.0, "price, in the same currency", ge=0)
     expected_answer_tokens: int = execution(500, "tokens of a usual answer, for the estimate", ge=1)
     expected_answer_seconds: float = execution(10.0, "time a usual answer takes, for the estimate", gt=0)
+
+    @property
+    def priced(self) -> bool:
+        """Whether any price is set."""
+        return self.price_per_million_input_tokens > 0 or self.price_per_million_output_tokens > 0
 
     @property
     def limited(self) -> bool:
@@ -144,8 +166,7 @@ class EndpointConfig(StrictModel):
             if "@" in parts.netloc or parts.query:
                 raise ValueError(
                     f"urls.{number} must not carry a user, password or query; put the key into an "
-                    f"environment "
-                    "variable and name it in api_key_environment"
+                    "environment variable and name it in api_key_environment"
                 )
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError(f"urls.{number} is {url!r}; give http://HOST[:PORT]/v1 or https://…")
@@ -158,6 +179,13 @@ class EndpointConfig(StrictModel):
             raise ValueError(
                 f"api_key_environment names {keys} variables for {urls} urls; name one for all, one per url, "
                 "or several for a single url"
+            )
+        named = self.urls if keys < 2 else self.api_key_environment
+        lanes = list(zip(self.urls, named, strict=True)) if urls > 1 else list(named)
+        if len(set(lanes)) < len(lanes):
+            raise ValueError(
+                "urls and api_key_environment name one url with one key twice, whose limits would count "
+                "twice; name it once"
             )
         return self
 
@@ -218,7 +246,7 @@ class ReviewsConfig(StrictModel):
                 if not getattr(self.endpoint, name):
                     raise ValueError(
                         f"endpoint.{name} is empty, but merger is endpoint; name it, or set merger to "
-                        f"extractive"
+                        "extractive"
                     )
         return self
 

@@ -3,8 +3,12 @@
 One request per paper, answers saved one by one (:mod:`~baltoro.instructions.reviews.answers`), several
 endpoints and keys in turn, each within its own budget. What goes wrong is sorted into four: the request is
 tried again (429, 5xx, a lost connection, the deadline); the endpoint refuses everything (key, quota, model)
-and is left out; the request itself is refused, and its paper becomes a reject; the answer has the wrong form
-and is sent back to be corrected, a bounded number of times.
+and is left out; the request itself is refused; the answer has the wrong form and is sent back to be
+corrected, a bounded number of times. A paper without an answer that can be used becomes a reject; many of
+them in a row stop the run.
+
+Good answers are never asked for again. Where all answers about a paper are of the wrong form, it is put anew
+to another server, or to the same one if ``ask_again`` says so.
 """
 
 from __future__ import annotations
@@ -15,13 +19,17 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from baltoro.instructions.reviews.answers import Answer, AnswerStore
-from baltoro.instructions.reviews.aspects import AspectsError
+from baltoro.instructions.reviews.aspects import AspectsError, MergedReview
 from baltoro.instructions.reviews.budget import DAY_SECONDS, MINUTE_SECONDS
 from baltoro.instructions.reviews.config import EndpointConfig
 from baltoro.instructions.reviews.lanes import Clock, Lane, SystemClock, lanes_of
 from baltoro.instructions.reviews.outcomes import (
+    FAILED,
+    INVALID,
+    REFUSED,
     STOPPED,
     EndpointError,
     Estimate,
@@ -45,6 +53,7 @@ _log = logging.getLogger(__name__)
 
 _TELL_FROM_SECONDS = 20.0
 _LONGEST_NAP_SECONDS = 300.0
+_SHOWN_CHARACTERS = 200
 
 
 class _RequestRefusedError(Exception):
@@ -60,6 +69,14 @@ def four_characters_a_token(text: str) -> int:
     return len(text) // 4 + 1
 
 
+def review_in(answer: Answer) -> tuple[MergedReview | None, str]:
+    """Return the review that an answer holds, or what is wrong with its form."""
+    try:
+        return parse_answer(answer.content, answer.finish_reason), ""
+    except AspectsError as problem:
+        return None, str(problem)
+
+
 class EndpointMerger:
     """Merges papers' reviews through the configured endpoints; one object holds their budgets.
 
@@ -71,7 +88,7 @@ class EndpointMerger:
         clock: where time comes from.
 
     Raises:
-        ConfigError: a named environment variable is not set.
+        ConfigError: a named environment variable is not set, or holds no key.
     """
 
     def __init__(
@@ -89,16 +106,17 @@ class EndpointMerger:
         self._clock = clock or SystemClock()
         self._lanes = lanes_of(config, environment)
         self._turn = 0
-        self._failed_in_a_row = 0
+        self._in_vain: list[str] = []
         self._stopped = ""
         self._told_until = 0.0
         self._failures: Counter[str] = Counter()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         answers = store.all_answers() if config.limited else []
         for lane in self._lanes:
             lane.budget.restore(
                 (answer.finished_at, answer.prompt_tokens + answer.completion_tokens)
                 for answer in answers
-                if answer.endpoint == lane.url and answer.lane == lane.number
+                if (answer.endpoint.rstrip("/"), answer.key_name) == (lane.url.rstrip("/"), lane.key_name)
             )
 
     def first_body(self, request: MergeRequest) -> dict[str, Any]:
@@ -108,13 +126,21 @@ class EndpointMerger:
     def estimate(self, requests: Sequence[MergeRequest]) -> Estimate:
         """Return what merging these papers will ask, cost and last."""
         bodies = {request_key(body): body for body in map(self.first_body, requests)}
-        open_bodies = [body for key, body in bodies.items() if (key, 0) not in self.store]
+        # An answer of the wrong form is sent back at once: one that stands alone is good, and is not read.
+        doubtful = [key for key in bodies if self.store.count(key) > min(self.config.repair_tries, 1)]
+        again = {
+            key
+            for key, answers in zip(doubtful, self.store.saved_to(doubtful), strict=True)
+            if self._asks_anew(answers)
+        }
+        open_bodies = [body for key, body in bodies.items() if key in again or not self.store.count(key)]
         prompt_tokens = sum(self._body_tokens(body) for body in open_bodies)
         completion_tokens = self.config.expected_answer_tokens * len(open_bodies)
         seconds, limited_by = self._duration(len(open_bodies), prompt_tokens + completion_tokens)
         return Estimate(
             papers=len(requests),
             saved=len(requests) - len(open_bodies),
+            asked_again=len(again),
             requests=len(open_bodies),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
@@ -123,8 +149,10 @@ class EndpointMerger:
             limited_by=limited_by,
         )
 
-    def cost_of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the price of tokens."""
+    def cost_of(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Return the price of tokens; ``None`` if no prices are set."""
+        if not self.config.priced:
+            return None
         return (
             prompt_tokens * self.config.price_per_million_input_tokens
             + completion_tokens * self.config.price_per_million_output_tokens
@@ -133,41 +161,73 @@ class EndpointMerger:
     async def merge(self, session: aiohttp.ClientSession, request: MergeRequest) -> MergeOutcome:
         """Return the outcome of one paper, from saved answers as far as they go.
 
-        Once no endpoint is left, or too many papers failed in a row, the outcome of all further ones that
-        would have to be asked for is :data:`~baltoro.instructions.reviews.outcomes.STOPPED`.
+        Once no endpoint is left, or too many papers in a row were asked for in vain, the outcome of all
+        further ones that would have to be asked for is
+        :data:`~baltoro.instructions.reviews.outcomes.STOPPED`.
         """
         messages: Sequence[Mapping[str, str]] = merge_messages(request.title, request.reviews)
         key = request_key(request_body(messages, self.config))
+        # Two papers with the same words have one answer; the second waits for it.
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            return await self._merge(session, request, messages, key)
+
+    async def _merge(
+        self,
+        session: aiohttp.ClientSession,
+        request: MergeRequest,
+        messages: Sequence[Mapping[str, str]],
+        key: str,
+    ) -> MergeOutcome:
         saved = await asyncio.to_thread(self.store.saved, key)
+        again = self._asks_anew(saved)
         spent, in_all = Spent(), Spent()
+
+        def outcome(review: MergedReview | None, reason: str = "", detail: str = "") -> MergeOutcome:
+            return MergeOutcome(request.paper_id, review, reason, detail, spent, in_all, again)
+
         error = ""
-        for number in range(self.config.repair_tries + 1):
-            if number < len(saved):
-                answer = saved[number]
-            else:
-                asked = messages if number == 0 else repair_messages(messages, answer.content, error)
-                try:
-                    answer = await self._ask(
-                        session, request_body(asked, self.config), key, number, request.paper_id, spent=spent
-                    )
-                except EndpointError as stop:
-                    return MergeOutcome(request.paper_id, None, STOPPED, str(stop), spent, in_all)
-                except (_RequestRefusedError, _NoAnswerError) as failure:
-                    refused = isinstance(failure, _RequestRefusedError)
-                    self._count_failure(refused=refused)
-                    reason = "request_refused" if refused else "endpoint_failed"
-                    return MergeOutcome(request.paper_id, None, reason, str(failure), spent, in_all)
-                self._failed_in_a_row = 0
+        for answer in saved:
             in_all.add(answer.prompt_tokens, answer.completion_tokens)
+            review, error = review_in(answer)
+            if review is not None:
+                return outcome(review)
+        repair = saved[-1].repair + 1 if saved and not again else 0
+        number = len(saved)
+        while repair <= self.config.repair_tries:
+            asked = messages if repair == 0 else repair_messages(messages, answer.content, error)
+            body = request_body(asked, self.config)
             try:
-                review = parse_answer(answer.content, answer.finish_reason)
-            except AspectsError as problem:
-                error = str(problem)
-                continue
-            return MergeOutcome(request.paper_id, review, spent=spent, in_all=in_all)
-        tries = self.config.repair_tries + 1
-        detail = f"none of {tries} answers had the right form; the last one: {error}"
-        return MergeOutcome(request.paper_id, None, "invalid_answer", detail, spent, in_all)
+                answer = await self._ask(
+                    session, body, key, number, request.paper_id, repair=repair, spent=spent
+                )
+            except EndpointError as stop:
+                return outcome(None, STOPPED, str(stop))
+            except (_RequestRefusedError, _NoAnswerError) as failure:
+                reason = REFUSED if isinstance(failure, _RequestRefusedError) else FAILED
+                self._asked_in_vain(reason, str(failure))
+                return outcome(None, reason, str(failure))
+            in_all.add(answer.prompt_tokens, answer.completion_tokens)
+            review, error = review_in(answer)
+            if review is not None:
+                self._in_vain.clear()
+                return outcome(review)
+            repair, number = repair + 1, number + 1
+        shown = answer.content[:_SHOWN_CHARACTERS]
+        detail = (
+            f"none of {repair} answers had the right form; the last one: {error}; it "
+            + (f"begins {shown!r}" if shown else "is empty")
+        )  # fmt: skip
+        if spent.requests:
+            self._asked_in_vain(INVALID, detail)
+        return outcome(None, INVALID, detail)
+
+    def _asks_anew(self, saved: Sequence[Answer]) -> bool:
+        """Return whether a request is to be put anew: it has answers, and all are of the wrong form."""
+        if not saved or any(review_in(answer)[0] is not None for answer in saved):
+            return False
+        urls = {url.rstrip("/") for url in self.config.urls}
+        return self.config.ask_again or not any(answer.endpoint.rstrip("/") in urls for answer in saved)
 
     # --- one request ----------------------------------------------------------------------------------
 
@@ -179,6 +239,7 @@ class EndpointMerger:
         number: int,
         paper_id: str,
         *,
+        repair: int,
         spent: Spent,
     ) -> Answer:
         """Send one request until it is answered, and save the answer before anything reads it."""
@@ -213,7 +274,8 @@ class EndpointMerger:
                     else message.completion_tokens,
                     message.prompt_tokens is not None and message.completion_tokens is not None,
                     lane.url,
-                    lane.number,
+                    lane.key_name,
+                    repair,
                     self._clock.now(),
                 )
                 answer = await asyncio.to_thread(self.store.save, key, number, paper_id, answer)
@@ -282,14 +344,16 @@ class EndpointMerger:
         longest = min(self.config.backoff_seconds * 2.0 ** (tries - 1), self.config.max_backoff_seconds)
         return longest * (0.5 + spread / 2)
 
-    def _count_failure(self, *, refused: bool) -> None:
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row >= self.config.stop_after_papers and not self._stopped:
-            kind = "refused" if refused else "unanswered"
+    def _asked_in_vain(self, reason: str, detail: str) -> None:
+        """Count a paper that was asked for in vain; many in a row say that it is not for the papers."""
+        self._in_vain.append(reason)
+        if len(self._in_vain) >= self.config.stop_after_papers and not self._stopped:
+            kinds = ", ".join(f"{count} {name}" for name, count in Counter(self._in_vain).items())
+            failures = ", ".join(f"{count} of {name}" for name, count in self._failures.items())
             self._stopped = (
-                f"{self._failed_in_a_row} papers in a row stayed without an answer, the last one {kind}; "
-                "failures so far: "
-                + ", ".join(f"{count} of {name}" for name, count in self._failures.items())
+                f"{len(self._in_vain)} papers in a row stayed without an answer that can be used ({kinds})"
+                + (f", after failed requests: {failures}" if failures else "")
+                + f"; the last one: {detail}"
             )
 
     def _body_tokens(self, body: Mapping[str, Any]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from baltoro.core.errors import ConfigError
@@ -37,11 +37,14 @@ class SystemClock:
 
 @dataclass(slots=True)
 class Lane:
-    """One endpoint with one key: its budget and how it has been behaving."""
+    """One endpoint with one key: its budget and how it has been behaving.
 
-    number: int
+    ``key_name`` is the environment variable that the key is from; the key itself is in no representation.
+    """
+
     url: str
-    key: str | None
+    key_name: str | None
+    key: str | None = field(repr=False)
     budget: Budget
     rests_until: float = 0.0
     failures: int = 0
@@ -49,31 +52,69 @@ class Lane:
     refused: str = ""
 
 
+def key_of(environment: Mapping[str, str], name: str, *, setting: str) -> str:
+    """Return a key from the environment, without the blanks and line ends that files leave around it.
+
+    Args:
+        environment: where it is.
+        name: of the variable.
+        setting: what named the variable, for the message.
+
+    Raises:
+        ConfigError: the variable is not set, or holds what no HTTP header can carry. Never shows the key.
+    """
+    key = environment.get(name, "").strip()
+    if not key:
+        raise ConfigError(
+            f"{setting}: the environment variable {name} is not set; export the key under that name"
+        )
+    if "\n" in key or "\r" in key:
+        raise ConfigError(f"{setting}: the key in {name} has a line break; export the key alone, in one line")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"{setting}: the key in {name} has a character that no HTTP header can carry (a letter beyond "
+            "ASCII, or a control character); copy the key again"
+        )
+    return key
+
+
+def check_endpoint(config: EndpointConfig, environment: Mapping[str, str]) -> None:
+    """Refuse settings with which nothing can be asked, before anything is built for it.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for name in ("urls", "model"):
+        if not getattr(config, name):
+            raise ConfigError(
+                f"instructions.reviews.endpoint.{name} is empty, but merger is endpoint; name it, or set "
+                "instructions.reviews.merger=extractive"
+            )
+    lanes_of(config, environment)
+
+
 def lanes_of(config: EndpointConfig, environment: Mapping[str, str]) -> list[Lane]:
     """Return the endpoints of the settings, with their keys from the environment.
 
     Raises:
-        ConfigError: a named environment variable is not set.
+        ConfigError: a key cannot be had (:func:`key_of`).
     """
-    keys: list[str | None] = []
-    for number, name in enumerate(config.api_key_environment):
-        if not environment.get(name):
-            raise ConfigError(
-                f"instructions.reviews.endpoint.api_key_environment.{number}: the environment "
-                f"variable {name} is "
-                "not set; export the key under that name"
-            )
-        keys.append(environment[name])
+    keys: list[tuple[str, str] | tuple[None, None]] = [
+        (
+            name,
+            key_of(environment, name, setting=f"instructions.reviews.endpoint.api_key_environment.{number}"),
+        )
+        for number, name in enumerate(config.api_key_environment)
+    ]
     urls = list(config.urls)
     if len(keys) > 1 and len(urls) == 1:
-        pairs = [(urls[0], key) for key in keys]
-    else:
-        keys = keys * len(urls) if len(keys) == 1 else keys or [None] * len(urls)
-        pairs = list(zip(urls, keys, strict=True))
+        urls *= len(keys)
+    elif len(keys) < 2:
+        keys = (keys or [(None, None)]) * len(urls)
     return [
         Lane(
-            number,
             url,
+            name,
             key,
             Budget(
                 requests_per_minute=config.requests_per_minute,
@@ -82,5 +123,5 @@ def lanes_of(config: EndpointConfig, environment: Mapping[str, str]) -> list[Lan
                 tokens_per_day=config.tokens_per_day,
             ),
         )
-        for number, (url, key) in enumerate(pairs)
+        for url, (name, key) in zip(urls, keys, strict=True)
     ]

@@ -152,7 +152,7 @@ def flat_paper(payload: Any, stem: str, uri: str) -> ReviewedPaper:
     ratings = [score(item) for item in fields.get("Original Ratings", "").split(",")]
     confidences = [score(item) for item in fields.get("Original Confidences", "").split(",")]
     # The text is one review merged out of these; a rating of -1 was a comment that they counted in.
-    paper.dropped["not_rated_comment"] = sum(rating == NOT_RATED for rating in ratings)
+    paper.dropped["comment_within_aggregated_review"] = sum(rating == NOT_RATED for rating in ratings)
     review = Review("r1", split_heads(body))
     review.rating = _mean([rating for rating in ratings if rating is not None and rating != NOT_RATED])
     review.confidence = _mean([value for value in confidences if value is not None and value != NOT_RATED])

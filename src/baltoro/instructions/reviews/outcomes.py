@@ -64,15 +64,19 @@ class Spent:
 STOPPED = "stopped"
 """Reason of a paper that was not asked for, as no endpoint was left; the run ends with an error."""
 
+FAILED, REFUSED, INVALID = "endpoint_failed", "request_refused", "invalid_answer"
+"""Reasons of a paper that was asked for in vain; see :class:`MergeOutcome`."""
+
 
 @dataclass(frozen=True, slots=True)
 class MergeOutcome:
     """What became of one paper: a review, or a ``reason`` why there is none.
 
-    ``invalid_answer``: no answer had the right form within the repair tries. ``request_refused``: the
-    endpoint refuses this request. ``endpoint_failed``: no endpoint answered within the retries; the next
-    run asks again. :data:`STOPPED`: the run ends here. ``spent`` is what this run paid, ``in_all`` the
-    answers that the outcome rests on, whenever they were paid.
+    :data:`INVALID`: no answer had the right form within the repair tries. :data:`REFUSED`: the endpoint
+    refuses this request. :data:`FAILED`: no endpoint answered within the retries; the next run asks again.
+    :data:`STOPPED`: the run ends here. ``spent`` is what this run paid, ``in_all`` all answers about the
+    paper, whenever they were paid. ``asked_again``: answers of the wrong form were saved, and the request was
+    put anew.
     """
 
     paper_id: str
@@ -81,6 +85,7 @@ class MergeOutcome:
     detail: str = ""
     spent: Spent = field(default_factory=Spent)
     in_all: Spent = field(default_factory=Spent)
+    asked_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +94,23 @@ class Estimate:
 
     Attributes:
         papers: papers to merge.
-        saved: of these, with a saved answer: free.
+        saved: of these, with saved answers that settle them: free.
+        asked_again: of these, with saved answers of the wrong form only that are asked for anew.
         requests: requests to send.
         prompt_tokens: tokens to send.
         completion_tokens: tokens expected back.
-        cost: in the currency of the prices.
+        cost: in the currency of the prices; ``None`` where none are set.
         seconds: how long it takes within the budgets.
         limited_by: what it waits for: a limit's name, or ``concurrency``.
     """
 
     papers: int
     saved: int
+    asked_again: int
     requests: int
     prompt_tokens: int
     completion_tokens: int
-    cost: float
+    cost: float | None
     seconds: float
     limited_by: str
 
@@ -114,12 +121,15 @@ class Estimate:
 
     def sentence(self) -> str:
         """Return the estimate for people, in one line."""
+        again = f", {self.asked_again:,} anew as all their answers were of the wrong form" * bool(
+            self.asked_again
+        )
+        cost = "prices are not set" if self.cost is None else f"costs about {self.cost:,.2f}"
         return (
             f"merging the reviews of {self.papers:,} papers takes {self.requests:,} requests "
-            f"({self.saved:,} are "
-            f"answered already), about {self.prompt_tokens:,} tokens in and "
-            f"{self.completion_tokens:,} out, costs "
-            f"about {self.cost:,.2f} and lasts about {self.days:,.2f} days (limited by {self.limited_by})"
+            f"({self.saved:,} are answered already{again}), about {self.prompt_tokens:,} tokens in and "
+            f"{self.completion_tokens:,} out ({cost}), and lasts about {self.days:,.2f} days (limited by "
+            f"{self.limited_by})"
         )
 
 
@@ -132,8 +142,9 @@ class EndpointRun:
         estimate: what was told before.
         spent: by this run.
         answers_reused: papers answered from what earlier runs had paid.
-        cost: of this run.
-        cost_of_set: of all answers that the outcomes rest on, whenever they were paid.
+        asked_again: papers that were asked for anew, since all their saved answers were of the wrong form.
+        cost: of this run; ``None`` where no prices are set.
+        cost_of_set: of all answers about these papers, whenever they were paid.
         possibly_charged_lost: requests that may have been charged without an answer that could be saved: cut
             by the deadline or a lost connection in this run, or under way when an earlier run was killed.
     """
@@ -142,6 +153,7 @@ class EndpointRun:
     estimate: Estimate
     spent: Spent
     answers_reused: int
-    cost: float
-    cost_of_set: float
+    asked_again: int
+    cost: float | None
+    cost_of_set: float | None
     possibly_charged_lost: int

@@ -64,6 +64,7 @@ def review_page(found: PaperReview, *, reviewed_on: str) -> str:
         shown_tokens=f"{found.prompt.shown.input_tokens:,}",
         cut=found.prompt.cut_sentence,
         finished=found.finished,
+        taught=found.taught,
         found=found.found,
         aspects=[
             (aspect, [(printable(gist), printable(detail)) for gist, detail in points.items()])

@@ -95,43 +95,72 @@ def statements(text: str) -> list[str]:
 
 
 _LABEL = re.compile(r"^\W{0,3}([A-Z][^:.?!]{2,60}?)\W{0,3}:\W{0,3}\s+(?=\S)")
+_CONNECTIVE = re.compile(
+    r"^(?:(?:additionally|furthermore|moreover|also|lastly|last(?: but not least)?|finally|first(?:ly)?|"
+    r"second(?:ly)?|third(?:ly)?|fourth(?:ly)?|in "
+    r"addition|however|but|and|overall|besides|similarly|likewise|again|"
+    r"next|further|nevertheless|nonetheless|conversely|alternatively|accordingly|consequently|therefore|thus|"
+    r"hence|in particular|specifically|in general|generally|in summary|in short|in conclusion|to summarize|"
+    r"on the (?:other|one|positive|negative) (?:hand|side)|at the same time|that said|for "
+    r"(?:example|instance))"
+    r"(?:,\s*|\s+(?=the\b|we\b|i\b|authors?\b|it\b|there\b|please\b|this\b)))+",
+    re.IGNORECASE,
+)
 _OPENING = re.compile(
-    r"^(?:(?:additionally|furthermore|moreover|also|lastly|finally|first(?:ly)?|second(?:ly)?|third(?:ly)?|"
-    r"in addition|however|but|overall|besides|similarly|likewise|again|next|further|at the same time|"
-    r"that said),?\s+)*(?:(?:we|i|the reviewers?|this reviewer)\s+(?:would\s+|also\s+|strongly\s+|"
+    r"^(?:(?:we|i|the reviewers?|this reviewer|reviewers?)\s+(?:would\s+|also\s+|strongly\s+|"
     r"further\s+)*(?:recommend|suggest|advise|encourage|think|believe|feel|find|found|note|wonder)(?:ing|"
     r"s)?\s+(?:that\s+|if\s+|whether\s+)?(?:the\s+authors?\s+(?:to\s+|should\s+|also\s+)?)?|"
     r"(?:the\s+)?authors?\s+(?:should|could|may|might|need to|must|are (?:encouraged|"
     r"advised) to)\s+(?:also\s+|further\s+)?|(?:it\s+(?:would|might|could)\s+(?:also\s+)?be\s+\w+\s+(?:to|"
-    r"if)\s+)|(?:there\s+(?:is|are)\s+(?:also\s+)?(?:an?\s+|no\s+(?=\0))?)|(?:please\s+)|(?:this|"
+    r"if)\s+)|(?:there\s+(?:is|are)\s+(?:also\s+)?(?:an?\s+)?)|(?:please\s+)|(?:this|"
     r"the)\s+(?:paper|work|study|manuscript|article)\s+(?:also\s+)?(?:presents?|proposes?|introduces?|"
-    r"provides?|offers?|addresses|tackles)?\s*|the\s+authors?\s+)?",
+    r"provides?|offers?|addresses|tackles)?\s*|the\s+authors?\s+)?(?:also\s+)?",
     re.IGNORECASE,
 )
-_VERB_FIRST = re.compile(r"(?:is|are|was|were|has|have|had|be|do|does|can|to|in|of|on|and)\b", re.IGNORECASE)
+_VERB_FIRST = re.compile(
+    r"(?:is|are|was|were|has|have|had|be|do|does|can|could|may|might|would|should|will|to|in|of|on|and)\b",
+    re.IGNORECASE,
+)
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 _WORD = re.compile(r"\\\(.*?\\\)|\\\[.*?\\\]|\$[^$]{1,120}\$|\S+")
 _WEAK_WORDS = (
-    "a an the of to in on at by for from with and or but as that which who whose is are was were be "
-    "been being "
-    "this these those its their into over under between more most such not no some any than then when where "
-    "how what why if whether can could would should may might will do does did has have had it they we about "
-    "both also only very e.g. i.e. including using through across within without all other because "
-    "since while "
-    "particularly especially including via per aimed designed presents represents becomes shows show "
-    "utilizes "
-    "outperforms made given seems appears says there"
+    "a an the of to in on at by for from with and or but nor as that which who whose is are was were be "
+    "been being am this these those its their our your his into onto over under between among against "
+    "about more most less such not no some any each every than then when where how what why if whether "
+    "can could would should may might will do does did has have had having it they we both also only "
+    "very e.g. i.e. including include includes included using use uses utilizing utilizes through "
+    "across within without toward towards upon all other various several multiple different because "
+    "since while particularly especially specifically via per aimed aiming aims designed based called "
+    "named given made seems appears says there compared comparing associated related relevant regarding "
+    "concerning presents presenting present represents becomes shows showing show demonstrates "
+    "demonstrate demonstrating indicates indicate outperforms provides provide providing introduces "
+    "introduce offers offer enables enable allows allow leads leading requires require needs need lacks "
+    "depends depend relies rely focuses focus results fails fail tends tend due able likely according "
+    "similar specific proposed existing further thereby making raising resulting consists suffers "
+    "relying those"
 )
 _WEAK_END = frozenset(_WEAK_WORDS.split())
-_GIST_WORDS = 8
+"""Words that no phrase ends with: more is to follow."""
+_BREAK_WORDS = (
+    "and or but by for from with in on at to into within without through across via using regarding "
+    "concerning which who whose while when where because since although though if unless until as than "
+    "particularly especially specifically including such between against toward towards during under "
+    "over compared based aimed thereby rather beyond given making leading resulting designed so due"
+)
+_BREAKS = frozenset(_BREAK_WORDS.split())
+"""Words before which a phrase may end."""
+_ADVERB = re.compile(r"(?i)(?!(?:assembly|family|anomaly|supply|reply|only|early)\b)\w{3,}ly")
+_OF_A_NOUN = re.compile(r"(?i)[\w-]+(?:ical|tial|nal|ral|ous|ive|ful|able|ible|less|[dst]ic|ary|'s|’s)")
+_GIST_WORDS, _LONGEST_GIST_WORDS = 9, 12
 
 
 def gist_of(text: str) -> tuple[str, str]:
-    """Return ``(gist, detail)`` of a point: a label that it begins with, else its leading words.
+    """Return ``(gist, detail)`` of a point: a label that it begins with, else its leading phrase.
 
-    The leading words leave out phrases that say nothing of the matter ("We recommend that the authors"), end
-    before a clause mark, and never in the middle of a formula or on a weak word. Only the first letter may
-    change its case.
+    The phrase leaves out words that say nothing of the matter ("Additionally, we recommend that the
+    authors"). It is the whole clause where that is short, else it ends before a word that begins another
+    phrase; never in the middle of a formula, on a word that wants another, or on an adjective without its
+    noun. Only the first letter may change its case.
 
     >>> gist_of("Clarity: The proofs are easy to follow.")
     ('Clarity', 'The proofs are easy to follow.')
@@ -141,29 +170,57 @@ def gist_of(text: str) -> tuple[str, str]:
     label = _LABEL.match(text)
     if label and len(label[1].split()) <= 7 and len(text[label.end() :].split()) >= 4:
         return _capital(label[1].strip("*_ “”\"'")), text[label.end() :]
-    opening = _OPENING.match(text)
-    rest = text[opening.end() :] if opening and len(text) - opening.end() > 12 else text
+    matter = _CONNECTIVE.sub("", text)
+    opening = _OPENING.match(matter)
+    rest = matter[opening.end() :] if opening and len(matter) - opening.end() > 12 else matter
     if _VERB_FIRST.match(rest):
         # "The paper is well written" without its subject is no phrase.
-        rest = text
-    rest = _ARTICLE.sub("", rest)
-    words: list[str] = []
-    for found in _WORD.finditer(rest):
-        word = found[0]
-        words.append(word)
-        ends_clause = word[-1] in ",;:.?!" and not _ABBREVIATION.search(word)
-        if (ends_clause and len(words) >= 3) or len(words) == _GIST_WORDS:
-            break
-    while len(words) > 2 and words[-1].strip(",;:.?!()\"'").lower() in _WEAK_END:
-        words.pop()
-    if len(words) > 5 and words[-2].lower() == "to":
-        del words[-2:]
+        rest = matter
+    words = _leading_phrase(_ARTICLE.sub("", rest))
     gist = " ".join(words).rstrip(",;:.?!—–- ")
     for opened, closed in (("(", ")"), ("[", "]"), ("“", "”"), ('"', '"')):
         if gist.count(opened) % 2 if opened == closed else gist.count(opened) > gist.count(closed):
             shorter = gist.rpartition(opened)[0].rstrip(" ,;:—–-\\")
             gist = shorter or gist
     return _capital(gist), text
+
+
+def _leading_phrase(text: str) -> list[str]:
+    """Return the words of a text's first clause, or of as much of it as is a phrase."""
+    words: list[str] = []
+    whole = True
+    for found in _WORD.finditer(text):
+        if len(words) == _LONGEST_GIST_WORDS:
+            whole = False
+            break
+        words.append(word := found[0])
+        if word[-1] in ",;:.?!" and not _ABBREVIATION.search(word) and len(words) >= 3:
+            break
+    if not whole:
+        words = _cut_at_phrase(words)
+    while len(words) > 2 and _bare(words[-1]) in _WEAK_END:
+        words.pop()
+    return words
+
+
+def _cut_at_phrase(words: list[str]) -> list[str]:
+    """Return the beginning of a long clause, as far as the last phrase that ends within the bound."""
+    for place in range(_GIST_WORDS + 1, 2, -1):
+        if _bare(words[place]) in _BREAKS and _ends_phrase(words[place - 1]):
+            return words[:place]
+    for place in range(_GIST_WORDS - 1, 2, -1):
+        if _ends_phrase(words[place - 1]):
+            return words[:place]
+    return words[: _GIST_WORDS - 1]
+
+
+def _ends_phrase(word: str) -> bool:
+    bare = _bare(word)
+    return not (bare in _WEAK_END or _ADVERB.fullmatch(bare) or _OF_A_NOUN.fullmatch(bare))
+
+
+def _bare(word: str) -> str:
+    return word.strip(",;:.?!()\"'").lower()
 
 
 def _capital(text: str) -> str:

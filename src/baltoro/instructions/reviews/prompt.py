@@ -38,9 +38,8 @@ Rules:
 
 {reviews}"""
 _REPAIR = (
-    "That answer cannot be used: {error}. Send the whole corrected JSON object with the four keys "
-    "{keys}, and "
-    "nothing else."
+    "That answer cannot be used: {error}. Send the whole corrected JSON object with the four keys {keys}, "
+    "and nothing else."
 )
 
 

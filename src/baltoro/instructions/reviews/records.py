@@ -55,6 +55,7 @@ DROPPED: dict[str, str] = {
     "discussion": "a comment of a referee or chair that reviews nothing: no rating, or an answer to "
     "an answer",
     "not_rated_comment": "a rating of -1: a comment that was counted as a review",
+    "comment_within_aggregated_review": "the same, of which the text of an aggregated review was merged too",
     "deleted": "withdrawn by who wrote it",
     "empty": "without text",
 }

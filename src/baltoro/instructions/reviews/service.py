@@ -173,11 +173,9 @@ class ServicePrompt:
         part = self.shown.cut
         if not part:
             return ""
-        left_out = {"captions": ", the content left out", "abstract": ", captions and content left out"}
-        return (
-            f"{part} cut to {self.shown.input_tokens:,} of {self.paper_tokens:,} tokens of the "
-            f"paper{left_out.get(part, '')}"
-        )
+        left_out = ", nothing of the content is left" if self.shown.content_lost else ""
+        shown, whole = self.shown.input_tokens, self.paper_tokens
+        return f"{part} cut to {shown:,} of {whole:,} tokens of the paper{left_out}"
 
     def example(self, paper_id: str) -> Example:
         """Return the question as an example without a response."""
@@ -305,6 +303,7 @@ class PaperReview:
                 "part": prompt.cut or None,
                 "shown_tokens": prompt.input_tokens,
                 "paper_tokens": self.prompt.paper_tokens,
+                "content_left_out": prompt.content_lost,
             },
             "prompt_tokens": self.prompt_tokens,
             "response_tokens": self.response_tokens,

@@ -3,11 +3,12 @@
 :func:`review_prompt` is what training and serving share: the same renderer, the same words, the same
 truncation to the same length, so that a model is asked in service exactly as it was taught.
 
-The truncation rule: only the paper is ever cut, never the instruction and never the response. Title, abstract
-and captions are kept first; the content is cut at its end, after the last whole paragraph that fits, or
-within a long paragraph after the last whole sentence. If the head alone is too long, captions go from their
-end, then the abstract's end. The prompt always leaves ``response_room_tokens`` free, also for a short review,
-since in service nobody knows how long the response will be.
+The truncation rule: only the paper is ever cut, never the instruction and never the response. Content has
+half of the paper's room, or as much as it is where that is less. Title, abstract and captions share the rest
+in this order, so captions are cut first, to nothing if need be, and the abstract only after them. What they
+leave is content's, too. Each is cut at its end, after the last whole paragraph that fits, or within a long
+paragraph after the last whole sentence. The prompt always leaves ``response_room_tokens`` free, also for a
+short review, since in service nobody knows how long the response will be.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ INSTRUCTION = (
 )
 """What the model is asked, in training and in service."""
 
-_FROM_CONTENT = "\n\n[CONTENT]\n"
+_FROM_ABSTRACT, _FROM_CAPTIONS, _FROM_CONTENT = (
+    f"\n\n[{part}]\n" for part in ("ABSTRACT", "CAPTIONS", "CONTENT")
+)
 _WORTH_CUTTING_WORDS = 12
 
 TokenCount = Callable[[str], int]
@@ -48,13 +51,18 @@ class ReviewPrompt:
         instruction: the task.
         input: the paper, rendered in the style ``review`` and cut to the room there is.
         input_tokens: tokens of ``input``.
-        cut: what was cut: ``""``, ``content``, ``captions`` or ``abstract``.
+        cut: what was cut of ``abstract``, ``captions`` and ``content``, joined for people; ``""`` if nothing.
     """
 
     instruction: str
     input: str
     input_tokens: int
     cut: str
+
+    @property
+    def content_lost(self) -> bool:
+        """Whether the paper was cut so that nothing of its content is left."""
+        return bool(self.cut) and "[CONTENT]\n" not in self.input
 
 
 def review_prompt(paper: Paper, config: ReviewsConfig, count_tokens: TokenCount) -> ReviewPrompt | None:
@@ -122,27 +130,32 @@ def review_example(
 
 
 def _cut(text: str, room: int, count_tokens: TokenCount) -> tuple[str, int, str]:
-    """Return a rendered paper cut to ``room`` tokens, its tokens, and which part was cut."""
+    """Return a rendered paper cut to ``room`` tokens, its tokens, and which parts were cut."""
     # The style's tags never occur in a paper's own text, so the first one is the part's beginning.
-    head, mark, content = text.partition(_FROM_CONTENT)
-    if not mark and text.startswith("[CONTENT]\n"):
-        head, mark, content = "", "[CONTENT]\n", text.removeprefix("[CONTENT]\n")
-    kept, tokens = _fitted(head, mark, content, room, count_tokens)
-    if tokens <= room:
-        return kept, tokens, "content"
-    before, mark, captions = head.partition("\n\n[CAPTIONS]\n")
-    kept, tokens = _fitted(before, mark, captions, room, count_tokens)
-    if tokens <= room:
-        return kept, tokens, "captions"
-    title, mark, abstract = before.partition("[ABSTRACT]\n")
-    kept, tokens = _fitted(title.rstrip(), f"\n\n{mark}" if title else mark, abstract, room, count_tokens)
-    return kept, tokens, "abstract"
+    head, content_mark, content = f"\n\n{text}".partition(_FROM_CONTENT)
+    head, captions_mark, captions = head.partition(_FROM_CAPTIONS)
+    title, abstract_mark, abstract = head.partition(_FROM_ABSTRACT)
+    # A text of so many characters has more tokens than its share; it need not be counted.
+    share = room // 2
+    if len(content) <= share * _CHARACTERS_A_TOKEN:
+        share = min(share, count_tokens(content_mark + content))
+    kept = title.removeprefix("\n\n")
+    cut: list[str] = []
+    for name, mark, part, left in (
+        ("abstract", abstract_mark, abstract, room - share),
+        ("captions", captions_mark, captions, room - share),
+        ("content", content_mark, content, room),
+    ):
+        opened = mark if kept else mark.removeprefix("\n\n")
+        longer = _fitted(kept, opened, part, left, count_tokens)
+        if longer != kept + opened + part:
+            cut.append(name)
+        kept = longer
+    return kept, count_tokens(kept), " and ".join([*([", ".join(cut[:-1])] if cut[1:] else []), *cut[-1:]])
 
 
-def _fitted(before: str, mark: str, part: str, room: int, count_tokens: TokenCount) -> tuple[str, int]:
-    """Return ``before`` with as much of a part as fits, and its tokens; those exceed ``room`` if nothing
-    does."""
-    alone = count_tokens(before)
+def _fitted(before: str, mark: str, part: str, room: int, count_tokens: TokenCount) -> str:
+    """Return ``before`` with as much of a part as fits; alone if nothing does."""
     left = room - count_tokens(before + mark)
     while left > 0:
         kept = _first_that_fit(part, left, count_tokens)
@@ -150,10 +163,10 @@ def _fitted(before: str, mark: str, part: str, room: int, count_tokens: TokenCou
             break
         tokens = count_tokens(before + mark + kept)
         if tokens <= room:
-            return before + mark + kept, tokens
+            return before + mark + kept
         # Tokens of pieces do not add up exactly: a seam may cost one.
         left -= tokens - room
-    return before, alone
+    return before
 
 
 def _first_that_fit(text: str, room: int, count_tokens: TokenCount) -> str:

@@ -25,12 +25,14 @@ from baltoro.instructions.signals.quality import CAP_REASONS, Finding, check_can
 from baltoro.instructions.signals.tasks import TASKS, Candidate, TextKind
 from baltoro.instructions.signals.templates import Templates, builtin_templates
 from baltoro.instructions.signals.text import PaperTexts
+from baltoro.instructions.splits import HoldOut
 from baltoro.papers.schema import Paper, Reject
 
 STAGE_PREFIX = "signals."
 """A reject's stage is this and its task's name."""
 
 _WORD_BYTES = 8
+_NOTHING_HELD_OUT = HoldOut()
 
 
 def paper_examples(
@@ -60,7 +62,11 @@ def paper_examples(
 
 
 def knowledge_examples(
-    knowledge: Knowledge, config: SignalsConfig, *, templates: Templates | None = None
+    knowledge: Knowledge,
+    config: SignalsConfig,
+    *,
+    templates: Templates | None = None,
+    hold_out: HoldOut = _NOTHING_HELD_OUT,
 ) -> tuple[list[Example], list[Reject]]:
     """Return the examples of one source of knowledge, and what could have been one.
 
@@ -71,9 +77,10 @@ def knowledge_examples(
             and rows that could not be read) are not repeated.
         config: tasks, bounds and seed.
         templates: how examples are worded; the built-in ones if not given.
+        hold_out: of the whole set; no question names a concept of the other side as one of its children.
     """
     writer = _Writer(config, templates or builtin_templates(), "knowledge")
-    questions = Questions(knowledge, config)
+    questions = Questions(knowledge, config, hold_out)
     for key, concept in knowledge.concepts.items():
         by_task: dict[str, list[Candidate]] = defaultdict(list)
         for task, candidate in questions.of(concept):
@@ -222,7 +229,7 @@ class Selection:
         for task, example_id in examples:
             if task in caps:
                 draw = _place(config.seed, example_id)
-                if draw < _weight_bound(config.task(task).weight):
+                if draw < _weight_bound(config.weight(task)):
                     found[task].append(draw)
         return cls({task: tuple(sorted(found[task])[: caps[task]]) for task in sorted(found)}, caps)
 
@@ -254,7 +261,7 @@ def select(
     kept: list[Example] = []
     rejects: list[Reject] = []
     for example in examples:
-        weight = config.task(example.task).weight
+        weight = config.weight(example.task)
         limit = limits.get(example.task)
         reason = ""
         if weight < 1 or limit is not None:

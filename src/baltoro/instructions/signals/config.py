@@ -16,8 +16,12 @@ KnowledgeFormat = Literal["auto", "turtle", "rdf_xml", "n_triples", "csv", "json
 class TaskConfig(StrictModel):
     """How many examples of one task are kept; what is left out is counted."""
 
-    weight: float = result(
-        1.0, "part of the task's examples that is kept, drawn by hash; 0 leaves the task out", ge=0, le=1
+    weight: float | None = result(
+        None,
+        "part of the task's examples that is kept, drawn by hash; 0 leaves the task out; null for the task's "
+        "own: all, of judgements (yes or no) a quarter",
+        ge=0,
+        le=1,
     )
     cap: int | None = result(None, "at most this many examples in the whole set; null for no bound", ge=1)
     per_paper: int | None = result(
@@ -78,8 +82,7 @@ class SignalsConfig(StrictModel):
         "counts as an input",
         min_length=1,
     )
-    validation_fraction: float = result(0.02, "part of the papers and concepts held out", ge=0, lt=0.5)
-    seed: int = result(0, "another seed draws other examples, templates and hold-outs", ge=0)
+    seed: int = result(0, "another seed draws other examples and templates", ge=0)
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> Self:
@@ -102,16 +105,18 @@ class SignalsConfig(StrictModel):
             )
         return self
 
-    def task(self, name: str) -> TaskConfig:
-        """Return the settings of a task; its weight is 0 where it is not made."""
-        if name in self.tasks:
-            return self.tasks[name]
-        return TaskConfig(weight=0) if self.only_named_tasks else TaskConfig()
+    def weight(self, name: str) -> float:
+        """Return which part of a task's examples is kept; 0 where it is not made."""
+        if name not in self.tasks and self.only_named_tasks:
+            return 0.0
+        given = self.tasks[name].weight if name in self.tasks else None
+        return TASKS[name].weight if given is None else given
 
     def makes(self, name: str) -> bool:
         """Return whether a task is made."""
-        return self.enabled and self.task(name).weight > 0
+        return self.enabled and self.weight(name) > 0
 
     def per_origin(self, name: str) -> int:
         """Return how many examples of a task one paper or concept gives at most."""
-        return self.task(name).per_paper or TASKS[name].per_origin
+        given = self.tasks[name].per_paper if name in self.tasks else None
+        return given or TASKS[name].per_origin

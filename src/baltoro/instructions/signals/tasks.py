@@ -40,6 +40,7 @@ class Task:
         answer: slot → kind of text, of the response.
         per_origin: examples of one paper or concept at most, unless the recipe says otherwise.
         copied: whether the answer may stand in the question word for word.
+        weight: part of its examples that is kept, unless the recipe says otherwise.
     """
 
     material: Material
@@ -47,11 +48,16 @@ class Task:
     answer: Mapping[str, TextKind]
     per_origin: int = 1
     copied: bool = False
+    weight: float = 1.0
     slots: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", frozenset([*self.question, *self.answer]))
 
+
+_JUDGEMENTS = 0.25
+"""There are two judgements for each pair of concepts. All of them would be half of what an ontology gives:
+yes and no over and over, where the other tasks answer with names and sentences."""
 
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
@@ -99,6 +105,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             {"answer": "term", "verb": "term"},
             per_origin=2,
             copied=True,
+            weight=_JUDGEMENTS,
         ),
         "hyponym_judgement": Task(
             "knowledge",
@@ -106,6 +113,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             {"answer": "term", "verb": "term"},
             per_origin=2,
             copied=True,
+            weight=_JUDGEMENTS,
         ),
         "facts": Task(
             "knowledge", {"key": "term", "object": "term"}, {"value": "cell"}, per_origin=4, copied=True

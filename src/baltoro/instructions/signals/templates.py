@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _SLOT = re.compile(r"\[([a-z_]+)\]")
 _FIELDS = ("instruction", "input", "output")
 
+USUAL_PARAPHRASES = 5
+"""Paraphrases of each built-in task; a model taught with fewer learns their words rather than the task."""
+
 Pieces = tuple[str, ...]
 """A text cut at its slots: text, slot, text, slot … text."""
 
@@ -125,9 +128,22 @@ def parse_templates(text: str, task: str, *, origin: str) -> tuple[Template, ...
     value = parse_yaml(text, origin)
     if not isinstance(value, list) or not value:
         raise ConfigError(f"{origin}: holds no list of templates; write items with {', '.join(_FIELDS)}")
-    return tuple(
-        _parse(item, TASKS[task], f"{origin}: template {number}") for number, item in enumerate(value, 1)
-    )
+    templates: list[Template] = []
+    for number, item in enumerate(value, 1):
+        template = _parse(item, TASKS[task], f"{origin}: template {number}")
+        if template in templates:
+            raise ConfigError(
+                f"{origin}: template {number} says what template {templates.index(template) + 1} says; word "
+                f"it "
+                "otherwise or remove it"
+            )
+        templates.append(template)
+    return tuple(templates)
+
+
+def few_paraphrases(templates: Templates) -> dict[str, int]:
+    """Return the number of paraphrases of each task that has fewer than the built-in ones have."""
+    return {task: len(own) for task, own in templates.items() if len(own) < USUAL_PARAPHRASES}
 
 
 def _parse(item: object, task: Task, where: str) -> Template:

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from baltoro.core.errors import InputError
 from baltoro.instructions.example import examples_from_table, examples_to_table
 from baltoro.instructions.reviews.aspects import ASPECTS, MergedReview, from_brackets, merged_review
 from baltoro.instructions.reviews.build import make_examples, merge_extractively, pair_up, reviews_text
@@ -60,7 +61,11 @@ def test_every_paper_ends_as_an_example_or_a_reject():
         counts["joined_own_file"],
         counts["joined_stem"],
     ) == (5, 1, 1, 2)
-    assert (counts["reviews_read"], counts["reviews_kept"], counts["dropped_author_reply"]) == (4, 2, 3)
+    assert (
+        counts["reviews_of_joined_papers"],
+        counts["reviews_kept"],
+        counts["not_counted_author_reply"],
+    ) == (4, 2, 3)
     assert (counts["abstracts_filled"], counts["merged"], counts["examples"]) == (1, 2, 2)
     assert "[ABSTRACT]\nIt rises." in result.examples[0].text("input")
     assert examples_from_table(examples_to_table(result.examples)) == result.examples
@@ -115,3 +120,19 @@ def test_the_real_papers_and_reviews_become_examples(sample_data, source):
         assert result.lengths[example.example_id].total_tokens <= config.cutoff_tokens
     papers_rejected = {reject.paper_id for reject in result.rejects if "#" not in reject.paper_id}
     assert len(records) == len(result.examples) + len(papers_rejected)
+
+
+def test_a_column_that_no_paper_has_is_refused():
+    config = ReviewsConfig(papers="p", join={"metadata_column": "forum"})
+    papers = [_paper("a", extra={"fora": "x"})]
+    with pytest.raises(
+        InputError, match=r"metadata_column=forum: no paper has this column; they have fora\."
+    ):
+        pair_up(papers, ReadReviews([_reviewed("a", _LONG)]), config)
+    papers = [_paper("other", extra={"forum": "a"})]
+    assert len(pair_up(papers, ReadReviews([_reviewed("a", _LONG)]), config).pairs) == 1
+
+
+def test_points_of_no_length_are_refused():
+    with pytest.raises(ValueError, match="min_point_words 20 is above max_point_words 10"):
+        ReviewsConfig(papers="p", extractive={"min_point_words": 20, "max_point_words": 10})

@@ -17,7 +17,9 @@ from baltoro.instructions.reviews.answers import AnswerStore
 from baltoro.instructions.reviews.aspects import from_json
 from baltoro.instructions.reviews.config import EndpointConfig
 from baltoro.instructions.reviews.endpoint import EndpointMerger
+from baltoro.instructions.reviews.lanes import check_endpoint, lanes_of
 from baltoro.instructions.reviews.outcomes import EndpointError, MergeRequest
+from baltoro.instructions.reviews.processor import ProcessorSessions
 from baltoro.instructions.reviews.run import announced, merge_with_endpoint
 from baltoro.testing.chat_server import GOOD, running_chat_server, wait_for_charges
 
@@ -120,16 +122,18 @@ def test_an_answer_of_the_wrong_form_is_sent_back_with_what_is_wrong(tmp_path, f
 def test_repair_tries_are_bounded_also_over_runs(tmp_path):
     with running_chat_server(["invalid"] * 9) as server:
         for _ in range(2):
-            (outcome,) = _run(_config(server, repair_tries=2), tmp_path, _requests(1)).outcomes
+            config = _config(server, repair_tries=2, max_failed_fraction=1.0)
+            (outcome,) = _run(config, tmp_path, _requests(1)).outcomes
             assert (outcome.review, outcome.reason, outcome.in_all.answers) == (None, "invalid_answer", 3)
             assert "none of 3 answers had the right form" in outcome.detail
+            assert """it begins '{"Strengths": ["sound"]}'""" in outcome.detail
         assert server.total_charged == 3
         server.script.clear()
         assert _run(_config(server, repair_tries=3), tmp_path, _requests(1)).outcomes[0].review == REVIEW
         assert server.total_charged == 4
 
 
-@pytest.mark.parametrize("fault", ["401", "403", "404", "429-quota", "redirect"])
+@pytest.mark.parametrize("fault", ["401", "402", "403", "404", "429-quota", "redirect"])
 def test_an_endpoint_that_refuses_stops_the_run_with_what_is_saved(tmp_path, fault):
     with running_chat_server(["ok", fault]) as server:
         with pytest.raises(EndpointError) as caught:
@@ -159,7 +163,7 @@ def test_few_failed_papers_are_rejects_only_if_that_is_allowed(tmp_path):
         assert [outcome.reason for outcome in run.outcomes] == ["", "endpoint_failed", "", "request_refused"]
         assert "HTTP 400: told to fail: 400" in run.outcomes[3].detail
         server.script += script
-        with pytest.raises(EndpointError, match="1 of 4 papers stayed without an answer"):
+        with pytest.raises(EndpointError, match=r"2 of 4 papers stayed without .*=0\.5, which makes"):
             _run(_config(server, max_retries=1), tmp_path / "b", _requests(4))
 
 
@@ -255,7 +259,183 @@ def test_cost_and_days_are_told_before_the_first_request(tmp_path, caplog):
         announced(_requests(40), merger)
         assert server.requests == []
     assert "takes 40 requests (0 are answered already)" in caplog.text
-    assert "costs about 40.00 and lasts about 3.00 days (limited by requests_per_day)" in caplog.text
+    assert "out (costs about 40.00), and lasts about 3.00 days (limited by requests_per_day)" in caplog.text
+
+
+def test_without_prices_no_cost_is_told(tmp_path):
+    with running_chat_server() as server:
+        run = _run(_config(server), tmp_path, _requests(1))
+    assert (run.cost, run.cost_of_set, run.estimate.cost) == (None, None, None)
+    assert "(prices are not set)" in run.estimate.sentence()
+    assert "0.00 days" in run.estimate.sentence()
+
+
+# --- answers of the wrong form, and refusals, from a server that is broken for good ------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            "malformed",
+            r"5 papers in a row stayed without an answer that can be used \(5 invalid_answer\); the last "
+            r"one: none of 3 answers had the right form; the last one: it is not valid JSON .*; it begins "
+            r"""'\{"Significance and novelty": .* 0 of 40 papers are merged .* another model, json_mode, """
+            r"max_answer_tokens or more repair_tries; .* or with ask_again=true.* run the same command again",
+        ),
+        ("empty", "it is empty"),
+        (
+            "400",
+            r"5 papers in a row .* \(5 request_refused\), after failed requests: 5 of 400; the last one: "
+            r"HTTP 400: told to fail.* requests that are refused want another json_mode",
+        ),
+    ],
+)
+def test_a_server_whose_answers_cannot_be_used_stops_the_run(tmp_path, fault, words):
+    with running_chat_server([fault] * 200) as server:
+        with pytest.raises(EndpointError, match=words) as caught:
+            _run(_config(server, max_failed_fraction=1.0), tmp_path, _requests(40))
+        assert "which makes them rejects" not in caught.value.message
+        assert len(server.requests) == (5 if fault == "400" else 15)
+
+
+@pytest.mark.parametrize("fault", ["malformed", "400"])
+def test_a_set_smaller_than_the_papers_in_a_row_is_no_set_either(tmp_path, fault):
+    with (
+        running_chat_server([fault] * 99) as server,
+        pytest.raises(
+            EndpointError, match="3 of 3 papers stayed without an answer that can be used"
+        ) as caught,
+    ):
+        _run(_config(server, max_failed_fraction=0.4), tmp_path, _requests(3))
+    assert "max_failed_fraction" not in caught.value.message
+
+
+def test_few_answers_of_the_wrong_form_are_rejects(tmp_path):
+    with running_chat_server(["malformed", "malformed"]) as server:
+        config = _config(server, repair_tries=1, max_failed_fraction=0.25)
+        run = _run(config, tmp_path, _requests(4))
+    assert [outcome.reason for outcome in run.outcomes] == ["invalid_answer", "", "", ""]
+
+
+def test_good_answers_in_between_start_the_count_of_papers_in_a_row_anew(tmp_path):
+    with running_chat_server(["malformed", "400", "ok"] * 3) as server:
+        config = _config(server, repair_tries=0, max_failed_fraction=1.0, stop_after_papers=3)
+        run = _run(config, tmp_path, _requests(9))
+    assert [outcome.reason for outcome in run.outcomes] == ["invalid_answer", "request_refused", ""] * 3
+
+
+def test_bad_answers_are_asked_for_anew_from_another_server_and_good_ones_never(tmp_path):
+    with running_chat_server(["ok", *["malformed"] * 6]) as bad, running_chat_server() as good:
+        config = {"repair_tries": 1, "stop_after_papers": 3}
+        with pytest.raises(EndpointError, match="3 papers in a row"):
+            _run(_config(bad, **config), tmp_path, _requests(5))
+        charged = bad.total_charged
+        with pytest.raises(EndpointError, match=r"3 of 5 papers .* \(3 invalid_answer\)"):
+            _run(_config(bad, **config), tmp_path, _requests(5))
+        assert bad.total_charged == charged + 1
+        run = _run(_config(good, **config), tmp_path, _requests(5))
+        assert [outcome.review for outcome in run.outcomes] == [REVIEW] * 5
+        assert (run.asked_again, run.answers_reused, run.spent.answers, good.total_charged) == (3, 2, 3, 3)
+        assert (run.estimate.requests, run.estimate.saved, run.estimate.asked_again) == (3, 2, 3)
+        assert "(2 are answered already, 3 anew as all their answers were" in run.estimate.sentence()
+        # The corrected request is the first one again, not a repair of what another server said.
+        assert [len(body["messages"]) for _, _, body in good.requests] == [2, 2, 2]
+        again = _run(_config(bad, good, ask_again=True), tmp_path, _requests(5))
+        assert (again.spent.requests, again.asked_again, again.answers_reused) == (0, 0, 5)
+
+
+def test_the_same_server_is_asked_anew_only_if_told_and_its_repairs_are_bounded_again(tmp_path):
+    with running_chat_server(["malformed"] * 4) as server:
+        config = {"repair_tries": 1, "max_failed_fraction": 1.0}
+        for ask_again, charged in ((False, 2), (False, 2), (True, 4), (False, 4), (True, 5)):
+            run = _run(_config(server, ask_again=ask_again, **config), tmp_path, _requests(1))
+            assert server.total_charged == charged
+    assert run.outcomes[0].review == REVIEW
+    assert run.outcomes[0].in_all.answers == 5
+    assert sorted(path.name for path in tmp_path.rglob("*.json")) == [f"{n}.json" for n in range(5)]
+    keys = [headers["Idempotency-Key"] for _, headers, _ in server.requests]
+    assert len(set(keys)) == 5
+
+
+def test_two_papers_with_the_same_words_are_asked_for_once(tmp_path):
+    twins = [MergeRequest(f"s/p{number}", "Title", "The same review.") for number in range(2)]
+    with running_chat_server(delay_seconds=0.1) as server:
+        run = _run(_config(server, concurrency=2), tmp_path, twins)
+    assert [outcome.review for outcome in run.outcomes] == [REVIEW] * 2
+    assert server.total_charged == 1
+
+
+# --- keys and budgets --------------------------------------------------------------------------------
+
+
+def test_a_budget_of_a_day_belongs_to_url_and_key_wherever_they_stand_in_the_list(tmp_path):
+    clock = _FakeClock()
+    with running_chat_server() as old, running_chat_server() as new:
+        _run(_config(old, requests_per_day=2), tmp_path, _requests(2), clock=clock)
+        _run(_config(new, old, requests_per_day=2), tmp_path, _requests(4), clock=clock)
+        assert (old.total_charged, new.total_charged, clock.slept) == (2, 2, 0)
+        one = {"KEY": "a"}
+        _run(
+            _config(old, requests_per_day=2, api_key_environment=("KEY",)), tmp_path, _requests(6), one, clock
+        )
+        assert (old.total_charged, clock.slept) == (4, 0)
+        both = {"OTHER": "b", "KEY": "a"}
+        config = _config(old, requests_per_day=2, api_key_environment=("OTHER", "KEY"))
+        _run(config, tmp_path, _requests(8), both, clock)
+        sent = [headers["Authorization"] for _, headers, _ in old.requests[4:]]
+        assert (sent, clock.slept) == (["Bearer b"] * 2, 0)
+
+
+def test_one_url_with_one_key_is_named_once():
+    url, other = "http://h/v1", "http://o/v1"
+    for urls, keys in (((url, url), ()), ((url,), ("A", "A")), ((url, url), ("A", "A"))):
+        with pytest.raises(ValueError, match="name one url with one key twice"):
+            EndpointConfig(urls=urls, api_key_environment=keys)
+    for urls, keys in (((url, url), ("A", "B")), ((url, other), ("A", "A")), ((url, other), ("A",))):
+        EndpointConfig(urls=urls, api_key_environment=keys)
+
+
+def test_a_key_loses_the_line_end_of_its_file(tmp_path):
+    with running_chat_server(key="secret") as server:
+        run = _run(_config(server, api_key_environment=("KEY",)), tmp_path, _requests(1), {"KEY": "secret\n"})
+    assert run.outcomes[0].review == REVIEW
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("se\ncret", "the key in KEY has a line break"),
+        ("s\u00e9cret", "a character that no HTTP header can carry"),
+        ("se\x00cret", "a character that no HTTP header can carry"),
+        (" \n", "the environment variable KEY is not set"),
+    ],
+)
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(value, complaint):
+    config = EndpointConfig(urls=("http://h/v1",), model="m", api_key_environment=("KEY",))
+    with pytest.raises(ConfigError, match=rf"endpoint\.api_key_environment\.0: .*{complaint}") as caught:
+        check_endpoint(config, {"KEY": value})
+    assert "cret" not in caught.value.message
+
+
+def test_an_endpoint_is_checked_before_anything_is_built_for_it():
+    config = {"urls": ("http://h/v1",), "model": "m"}
+    check_endpoint(EndpointConfig(**config), {})
+    for name in config:
+        left = {one: value for one, value in config.items() if one != name}
+        with pytest.raises(ConfigError, match=rf"endpoint\.{name} is empty, but merger is endpoint"):
+            check_endpoint(EndpointConfig(**left), {})
+    with pytest.raises(ConfigError, match="the environment variable KEY is not set"):
+        check_endpoint(EndpointConfig(**config, api_key_environment=("KEY",)), {})
+
+
+def test_a_key_stands_in_no_representation():
+    config = EndpointConfig(urls=("http://h/v1",), model="m", api_key_environment=("KEY",))
+    (lane,) = lanes_of(config, {"KEY": "secret"})
+    assert lane.key == "secret"
+    assert "secret" not in repr(lane)
+    sessions = ProcessorSessions(config, Storage(), "x", {"KEY": "secret"}, print)
+    assert "secret" not in repr(sessions)
 
 
 def test_another_prompt_model_or_setting_is_another_answer(tmp_path):

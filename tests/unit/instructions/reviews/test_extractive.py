@@ -1,5 +1,6 @@
 """The merger that copies: the right aspect, near-equal points once, nothing invented."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -163,3 +164,27 @@ def test_praise_of_a_study_of_a_lack_is_praise():
     assert stance_of("This convincing study shows a lack of turnover.") == "praise"
     assert stance_of("The study is convincing but the text lacks detail.") == "objection"
     assert stance_of("I cannot recommend acceptance, as the proof is wrong.") == "objection"
+
+
+@pytest.mark.parametrize(
+    ("text", "gist"),
+    [
+        (
+            "The dataset encompasses a wide range of time-varying dynamical systems, from waves to plasmas.",
+            "Dataset encompasses a wide range of time-varying dynamical systems",
+        ),
+        (
+            "The rationale behind the choice of the relative ordering among the many stages that follow is "
+            "thin.",
+            "Rationale behind the choice of the relative ordering",
+        ),
+        ("Additionally, the paper is well organised.", "Paper is well organised"),
+        ("Lastly, including a map would help.", "Including a map would help"),
+        (
+            "There is no comparison with the methods that were published in the last three years elsewhere.",
+            "No comparison with the methods that were published",
+        ),
+    ],
+)
+def test_a_gist_ends_with_a_phrase_and_begins_with_the_matter(text, gist):
+    assert gist_of(text) == (gist, text)

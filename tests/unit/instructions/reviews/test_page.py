@@ -54,6 +54,10 @@ def test_the_page_shows_title_aspects_points_and_what_the_model_read(found):
     assert places == sorted(places)
     assert page.count("Nothing said.") == 2
     assert "limit of tokens" not in page
+    assert "Written by a machine on 2026-01-31: the language model reviewer-7b. It may be wrong" in page
+    assert "of which nothing says" not in page
+    untaught = review_page(replace(found, taught=False), reviewed_on="2026-01-31")
+    assert "reviewer-7b, of which nothing says that it was tuned on reviews. It may be wrong" in untaught
 
 
 def test_everything_on_the_page_is_escaped_and_nothing_is_fetched(found):
@@ -120,15 +124,24 @@ def test_an_answer_without_a_review_is_given_as_it_came_but_for_control_characte
 
 
 @pytest.mark.parametrize(
-    ("part", "sentence"),
+    ("part", "shown", "sentence"),
     [
-        ("", ""),
-        ("content", "content cut to 10 of 99 tokens of the paper"),
-        ("captions", "captions cut to 10 of 99 tokens of the paper, the content left out"),
-        ("abstract", "abstract cut to 10 of 99 tokens of the paper, captions and content left out"),
+        ("", "", ""),
+        ("content", "[CONTENT]\nIce.", "content cut to 10 of 99 tokens of the paper"),
+        ("content", "", "content cut to 10 of 99 tokens of the paper, nothing of the content is left"),
+        (
+            "captions and content",
+            "[CONTENT]\nIce.",
+            "captions and content cut to 10 of 99 tokens of the paper",
+        ),
     ],
 )
-def test_what_was_cut_is_said_in_a_sentence(found, part, sentence):
-    cut = replace(found, prompt=ServicePrompt(ReviewPrompt("", "", 10, part), 99))
+def test_what_was_cut_is_said_in_a_sentence(found, part, shown, sentence):
+    cut = replace(found, prompt=ServicePrompt(ReviewPrompt("", shown, 10, part), 99))
     assert cut.prompt.cut_sentence == sentence
-    assert cut.as_dict()["cut"] == {"part": part or None, "shown_tokens": 10, "paper_tokens": 99}
+    assert cut.as_dict()["cut"] == {
+        "part": part or None,
+        "shown_tokens": 10,
+        "paper_tokens": 99,
+        "content_left_out": bool(part) and not shown,
+    }

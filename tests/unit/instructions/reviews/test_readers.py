@@ -130,7 +130,11 @@ def test_flat_text_is_one_review_and_its_comments_are_counted(tmp_path):
     assert _heads(paper.reviews[0]) == [
         ("Key Points", "Melt rises."), ("Strengths", "- Clear: yes"), ("Weaknesses", "- Few data")
     ]  # fmt: skip
-    assert (paper.reviews[0].rating, paper.year, paper.dropped) == (5.5, 2023, {"not_rated_comment": 2})
+    assert (paper.reviews[0].rating, paper.year, paper.dropped) == (
+        5.5,
+        2023,
+        {"comment_within_aggregated_review": 2},
+    )
 
 
 def test_a_letter_is_taken_apart_by_referee_and_loses_its_boilerplate():

@@ -91,28 +91,71 @@ def test_tables_formulas_and_headings_are_never_left_half():
         assert not prompt.input.endswith("Results")
 
 
-def test_a_head_that_is_too_long_loses_captions_first_and_the_abstract_last():
+def _parts(prompt):
+    """Return the words of captions and of content that a prompt shows."""
+    head, _, content = prompt.input.partition("[CONTENT]\n")
+    return count(head.partition("[CAPTIONS]\n")[2]), count(content)
+
+
+def test_captions_give_way_to_content_until_it_has_half_of_the_room():
     captions = [f"Caption {number} tells of melt." for number in range(30)]
-    prompt = review_prompt(_paper(captions=captions), _config(60), count)
+    long = [f"Paragraph {number} has exactly six words." for number in range(200)]
+    prompt = review_prompt(_paper(long, captions=captions), _config(200), count)
+    assert prompt.cut == "captions and content"
+    shown_captions, shown_content = _parts(prompt)
+    assert 200 // 2 - 8 <= shown_content <= 200 // 2 + 8
+    assert shown_captions >= 200 - 2 * 8 - shown_content - count("[TITLE] On melt [ABSTRACT] Melt rises.")
+    assert "Caption 0 tells" in prompt.input
+    assert "Caption 29 tells" not in prompt.input
+    # Content that needs less than its half leaves the rest to captions.
+    prompt = review_prompt(_paper(long[:3], captions=captions), _config(120), count)
     assert prompt.cut == "captions"
-    assert "[CONTENT]" not in prompt.input
-    assert "Melt rises." in prompt.input
-    assert prompt.input.endswith("tells of melt.")
+    assert "Paragraph 2 has exactly six words." in prompt.input
+    assert _parts(prompt)[0] > 120 - 40
+    # Captions that leave content its half are whole, as they come before it.
+    prompt = review_prompt(_paper(long, captions=captions[:3]), _config(200), count)
+    assert (prompt.cut, _parts(prompt)[0]) == ("content", count("Caption 0 tells of melt. Figure 1:") * 3)
+
+
+def test_a_short_room_shows_content_before_captions_and_the_abstract_is_cut_last():
+    captions = [f"Caption {number} tells of melt." for number in range(30)]
+    long = [f"Paragraph {number} has exactly six words." for number in range(200)]
+    prompt = review_prompt(_paper(long, captions=captions), _config(26), count)
+    assert "[CAPTIONS]" not in prompt.input
+    assert "Paragraph 0 has exactly six words." in prompt.input
+    assert not prompt.content_lost
     abstract = " ".join(f"Abstract sentence {number} is in this place here now." for number in range(30))
-    prompt = review_prompt(_paper(captions=captions, abstract=abstract), _config(60), count)
-    assert prompt.cut == "abstract"
+    prompt = review_prompt(_paper(long, captions=captions, abstract=abstract), _config(60), count)
+    assert prompt.cut == "abstract, captions and content"
     assert prompt.input.startswith("[TITLE]\nOn melt\n\n[ABSTRACT]\nAbstract sentence 0")
+    assert 60 // 2 - 8 <= _parts(prompt)[1] <= prompt.input_tokens // 2 + 8
     assert prompt.input_tokens <= 60
+    # Without content the abstract has all of the room.
+    prompt = review_prompt(_paper([], abstract=abstract), _config(60), count)
+    assert (prompt.cut, prompt.input_tokens > 50) == ("abstract", True)
+
+
+def test_a_prompt_says_that_nothing_of_the_content_is_left():
+    # One sentence longer than the room is not shown in part.
+    prompt = review_prompt(_paper(["word " * 400]), _config(30), count)
+    assert (prompt.cut, prompt.content_lost) == ("content", True)
+    assert not review_prompt(_paper([]), _config(30), count).content_lost
 
 
 @settings(max_examples=40)
-@given(st.lists(st.integers(1, 60), max_size=12), st.integers(0, 3), st.integers(20, 300))
-def test_the_prompt_always_fits_and_begins_like_the_paper(lengths, captions, room):
-    paper = _paper([" ".join(["Word."] * length) for length in lengths], captions=["A map."] * captions)
+@given(st.lists(st.integers(1, 60), max_size=12), st.integers(0, 9), st.integers(20, 300))
+def test_the_prompt_always_fits_and_its_parts_begin_like_the_papers(lengths, captions, room):
+    paper = _paper(
+        [" ".join(["Word."] * length) for length in lengths], captions=["A map of the ice."] * captions
+    )
     prompt = review_prompt(paper, _config(room), count)
+    whole = render(paper, "review")
     assert prompt.input_tokens == count(prompt.input) <= room
-    assert render(paper, "review").startswith(prompt.input)
-    assert (prompt.cut == "") == (prompt.input == render(paper, "review"))
+    head, mark, content = prompt.input.partition("\n\n[CONTENT]\n")
+    assert whole.startswith(head)
+    assert whole.partition("\n\n[CONTENT]\n")[2].startswith(content)
+    assert (prompt.cut == "") == (prompt.input == whole)
+    assert ("content" in prompt.cut) == (mark + content != "".join(whole.partition("\n\n[CONTENT]\n")[1:]))
 
 
 def test_a_response_is_never_cut_but_rejected():

@@ -59,7 +59,7 @@ def test_a_full_paper_gives_every_task(paper):
 
 
 def test_knowledge_gives_the_other_tasks():
-    examples, _ = knowledge_examples(knowledge(), SignalsConfig(validation_fraction=0))
+    examples, _ = knowledge_examples(knowledge(), SignalsConfig())
     assert {example.task for example in examples} == set(TASKS) - set(PAPER_TASKS)
     assert all(example.source == "knowledge" for example in examples)
     assert all(example.origin.startswith("k/") for example in examples)
@@ -246,3 +246,12 @@ def test_a_real_ontology_gives_every_task(sample_data):
         answer for key, answer in answers.items() if key.endswith("/Aa#hypernym")
     )
     assert {example.task for example in examples} == set(TASKS) - set(PAPER_TASKS)
+
+
+def test_a_quarter_of_the_judgements_is_kept_unless_a_weight_is_given():
+    assert SignalsConfig().weight("hypernym_judgement") == SignalsConfig().weight("hyponym_judgement") == 0.25
+    assert SignalsConfig().weight("hypernym") == 1.0
+    named = SignalsConfig(tasks={"hypernym_judgement": {"cap": 5}, "keywords": {"weight": 0.5}})
+    assert (named.weight("hypernym_judgement"), named.weight("keywords")) == (0.25, 0.5)
+    alone = named.model_copy(update={"only_named_tasks": True})
+    assert (alone.weight("hypernym"), alone.weight("hypernym_judgement")) == (0.0, 0.25)

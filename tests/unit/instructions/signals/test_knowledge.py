@@ -11,6 +11,7 @@ from baltoro.instructions.signals.knowledge.entities import Vocabulary, entity_r
 from baltoro.instructions.signals.knowledge.questions import Questions
 from baltoro.instructions.signals.knowledge.read import notation_of, parse_knowledge, read_knowledge
 from baltoro.instructions.signals.text import Flow
+from baltoro.instructions.splits import HoldOut
 from baltoro.papers.schema import Inline
 
 TURTLE = b"""
@@ -41,8 +42,8 @@ SOURCE = KnowledgeSource(name="k", uri="k")
 CSV = b"subject,predicate,object\nbasalt,is_a,rock\nbasalt,colour,black\nbasalt,synonym,trap rock\n"
 
 
-def asked(knowledge, config=None):
-    questions = Questions(knowledge, config or SignalsConfig(validation_fraction=0))
+def asked(knowledge, hold_out=HoldOut()):  # noqa: B008  (frozen)
+    questions = Questions(knowledge, SignalsConfig(), hold_out)
     return [
         (task, candidate)
         for concept in knowledge.concepts.values()
@@ -205,14 +206,12 @@ def test_judgements_are_half_positive_and_the_two_tasks_differ():
 
 
 def test_a_hyponym_question_names_children_of_its_own_side_only():
-    from baltoro.instructions.splits import split_of
-
     knowledge = taxonomy([(f"kind {n}", "rock") for n in range(40)])
-    config = SignalsConfig(validation_fraction=0.4)
-    (candidate,) = [c for task, c in asked(knowledge, config) if task == "hyponym"]
+    hold_out = HoldOut(seed=0, validation_fraction=0.4)
+    (candidate,) = [c for task, c in asked(knowledge, hold_out) if task == "hyponym"]
 
     def side(name):
-        return split_of(f"k/{name}", seed=0, validation_fraction=0.4)
+        return hold_out.split_of("knowledge", f"k/{name}")
 
     named = candidate.slots["child"].split(", ")
     assert len(named) == 8

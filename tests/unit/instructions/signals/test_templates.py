@@ -2,7 +2,12 @@ import pytest
 
 from baltoro.core.errors import ConfigError, InputError
 from baltoro.instructions.signals.tasks import TASKS
-from baltoro.instructions.signals.templates import builtin_templates, load_templates, parse_templates
+from baltoro.instructions.signals.templates import (
+    builtin_templates,
+    few_paraphrases,
+    load_templates,
+    parse_templates,
+)
 
 GOOD = """
 - instruction: Name it.
@@ -86,3 +91,12 @@ def test_an_empty_folder_and_odd_bytes_are_refused(tmp_path):
     (tmp_path / "keywords.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"keywords\.yaml: not UTF-8 text at byte 0"):
         load_templates(str(tmp_path))
+
+
+def test_a_repeated_phrasing_is_refused_and_few_are_told(tmp_path):
+    (tmp_path / "title_from_abstract.yaml").write_text(f"{GOOD}\n{GOOD}")
+    with pytest.raises(ConfigError, match=r"template 2 says what template 1 says; word it otherwise"):
+        load_templates(str(tmp_path))
+    (tmp_path / "title_from_abstract.yaml").write_text(GOOD)
+    assert few_paraphrases(load_templates(str(tmp_path))) == {"title_from_abstract": 1}
+    assert few_paraphrases(builtin_templates()) == {}

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from baltoro.instructions.signals.config import SignalsConfig
 from baltoro.instructions.signals.knowledge.concepts import Concept, Knowledge, frequent_values
 from baltoro.instructions.signals.tasks import Candidate
-from baltoro.instructions.splits import split_of
+from baltoro.instructions.splits import HoldOut
 
 _MOST_CHILDREN = 8
 _NEGATIVE_TRIES = 50
@@ -38,6 +38,9 @@ KNOWLEDGE_TASKS = (
 )
 
 
+_NOTHING = HoldOut()
+
+
 def origin_of(knowledge: Knowledge, key: str) -> str:
     """Return the origin of a concept's examples."""
     return f"{knowledge.name}/{key}"
@@ -48,12 +51,14 @@ class Questions:
 
     Args:
         knowledge: the source.
-        config: seed and hold-out, which decide what is drawn and which children may be named.
+        config: its seed decides what is drawn.
+        hold_out: of the whole set; a question names children of its concept's own side alone.
     """
 
-    def __init__(self, knowledge: Knowledge, config: SignalsConfig) -> None:
+    def __init__(self, knowledge: Knowledge, config: SignalsConfig, hold_out: HoldOut = _NOTHING) -> None:
         self._knowledge = knowledge
         self._config = config
+        self._hold_out = hold_out
         self._uninformative = frozenset(frequent_values(knowledge))
         self._possible_parents = [key for key in knowledge.children if knowledge.name_of(key)]
         self._possible_parents.sort()
@@ -121,12 +126,7 @@ class Questions:
         knowledge = self._knowledge
 
         def side(key: str) -> str:
-            config = self._config
-            return split_of(
-                origin_of(knowledge, key),
-                seed=config.seed,
-                validation_fraction=config.validation_fraction,
-            )
+            return self._hold_out.split_of("knowledge", origin_of(knowledge, key))
 
         own = side(concept.key)
         found = [
