@@ -158,9 +158,20 @@ def test_what_does_not_fit_the_model_is_refused_when_planning(tmp_path):
         made = recipe(*stages, model={"base": str(folder)}, tokenizer={"from": "base"}, **sections)
         return finetune_inputs(Context(made), index)
 
+    chat = {"data": {"format": {"format": "chat"}}}
+    with pytest.raises(
+        ConfigError, match=r"^finetune\.stages\.0\.data\.format\.format=chat: the tokenizer trained on"
+    ):
+        finetune_inputs(Context(recipe(chat)), 0)
     llama = preset_config("llama-tiny", vocabulary_size=64, sequence_length=256).to_dict()
     good = {"method": "lora", "adapter": {"targets": ["q_proj", "down_proj"]}}
     assert planned(llama, good)["finetune.adapter.targets"] == ["q_proj", "down_proj"]
+    tokenizer = tmp_path / "base" / "tokenizer_config.json"
+    tokenizer.write_text("{}")
+    with pytest.raises(ConfigError, match=r"format=chat: the tokenizer of .*base has no chat template; use"):
+        planned(llama, chat)
+    (tmp_path / "base" / "chat_template.jinja").write_text("{{ messages }}")
+    planned(llama, chat)
     wrong = {"method": "lora", "adapter": {"targets": ["q_proj", "query"]}}
     with pytest.raises(
         ConfigError,
