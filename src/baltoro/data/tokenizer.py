@@ -42,6 +42,9 @@ BYTE_VALUES = 256
 
 _MINIMUM_PAIR_COUNT = 2
 _UNBOUNDED_LENGTH_TOKENS = int(1e30)
+_NOT_IN_UTF8 = frozenset((0xC0, 0xC1, *range(0xF5, 0x100)))
+"""Bytes that stand in no UTF-8 text (RFC 3629, section 1)."""
+
 _PROBE_TEXTS = (
     "Melt rises at 1,250 °C; δ18O = −5.3‰ (n=12).\n\n## 2.1 Methods\n\ttab  two spaces \r\n",
     "地質学 Η στρωματογραφία 🪨\u200b\u0301 \x00 ﬁ Å Å",
@@ -180,9 +183,9 @@ def base_tokenizer(
         return tokenizer
     if missing:
         _log.warning(
-            "%s: the tokenizer lacks %d of 256 byte values (%s); characters that need them are lost",
-            path,
+            "the base's tokenizer lacks %d of the %d bytes of UTF-8 (%s); characters that need them are lost",
             len(missing),
+            256 - len(_NOT_IN_UTF8),
             " ".join(f"{byte:02x}" for byte in missing),
         )
     else:
@@ -282,16 +285,20 @@ def padded_vocab_size(tokenizer: PreTrainedTokenizerFast, multiple: int) -> int:
 
 
 def missing_bytes(tokenizer: PreTrainedTokenizerFast) -> list[int] | None:
-    """Return the byte values a byte-level tokenizer cannot write; ``None`` if it is of another kind.
+    """Return the bytes of UTF-8 a byte-level tokenizer cannot write; ``None`` if it is of another kind.
 
-    With an empty list every text survives encoding and decoding. SmolLM2's vocabulary, for one, lacks
-    some control characters and bytes that UTF-8 never uses, and drops them without a word.
+    With an empty list every text survives encoding and decoding. SmolLM2's vocabulary, for one, lacks some
+    control characters, and drops them without a word.
     """
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     if '"ByteLevel"' not in json.dumps(description["pre_tokenizer"]) or description["normalizer"] is not None:
         return None
     vocabulary = tokenizer.get_vocab()
-    return [byte for byte, character in byte_characters().items() if character not in vocabulary]
+    return [
+        byte
+        for byte, character in byte_characters().items()
+        if character not in vocabulary and byte not in _NOT_IN_UTF8
+    ]
 
 
 def check_round_trip(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> None:

@@ -195,12 +195,11 @@ def check_disk(name: str, folder: Path) -> Check:
     return Check(name, "ok", found)
 
 
-def check_recipe(recipe: Recipe) -> Iterator[Check]:
-    """Rights on the recipe's storage, its sources, its plan, its tracking store and its cluster's size."""
+def check_places(recipe: Recipe) -> Iterator[Check]:
+    """Rights on the recipe's storage, its sources, tracking store and cluster's size."""
     from baltoro.corpus.listing import list_source
     from baltoro.jobs.cluster import local_cpus, required_cpus
-    from baltoro.jobs.runner import last_stage, make_tracker, plan
-    from baltoro.jobs.stages import Context
+    from baltoro.jobs.runner import make_tracker
 
     storage = Storage(recipe.storage.profiles)
     try:
@@ -217,12 +216,6 @@ def check_recipe(recipe: Recipe) -> Iterator[Check]:
             )
         except BaltoroError as error:
             yield Check(name, "problem", source.uri, error.message)
-    try:
-        planned = plan(Context(recipe), last_stage(recipe))
-        done = sum(entry.artifact is not None for entry in planned)
-        yield Check("plan", "ok", f"{len(planned)} stages, {done} of them done")
-    except BaltoroError as error:
-        yield Check("plan", "problem", f"{recipe.name} to its last stage", error.message)
     tracker = make_tracker(recipe)
     try:
         tracker.prepare()
@@ -235,6 +228,22 @@ def check_recipe(recipe: Recipe) -> Iterator[Check]:
         yield Check("cluster", "ok", found)
     except BaltoroError as error:
         yield Check("cluster", "problem", found, error.message)
+
+
+def check_recipe(recipe: Recipe) -> Iterator[Check]:
+    """What the recipe needs: its places, its plan (which only says what these have not said), GPUs."""
+    from baltoro.jobs.runner import last_stage, plan
+    from baltoro.jobs.stages import Context
+
+    places = list(check_places(recipe))
+    yield from places
+    if all(check.status == "ok" for check in places):
+        try:
+            planned = plan(Context(recipe), last_stage(recipe))
+            done = sum(entry.artifact is not None for entry in planned)
+            yield Check("plan", "ok", f"{len(planned)} stages, {done} of them done")
+        except BaltoroError as error:
+            yield Check("plan", "problem", f"{recipe.name} up to its last stage", error.message)
     if recipe.cluster.use_gpu:
         import torch
 

@@ -90,6 +90,13 @@ def check_evaluation(context: Context) -> None:
             f"evaluation.tasks: {needing[0]} is measured on held-out papers, and this recipe has no corpus; "
             "name papers under corpus.sources, or set evaluation.tasks=[passkey]"
         )
+    splits = recipe.corpus.splits
+    if needing and recipe.pins.corpus is None and not (splits.test_fraction or splits.validation_fraction):
+        raise ConfigError(
+            f"evaluation.tasks: {needing[0]} is measured on held-out papers, and this recipe holds none out; "
+            "raise corpus.splits.test_fraction or corpus.splits.validation_fraction, or set "
+            "evaluation.tasks=[passkey]"
+        )
 
 
 def has_documents(recipe: Recipe) -> bool:

@@ -18,7 +18,7 @@ from baltoro.core.errors import ArtifactError, ConfigError
 from baltoro.core.storage import join
 from baltoro.instructions.reviews.service import SERVICE_FILE, service_file
 from baltoro.jobs.merge import MERGED_FOLDER, write_merged
-from baltoro.jobs.model import base_config, is_preset
+from baltoro.jobs.model import base_config, base_lacks_chat_template, is_preset
 from baltoro.jobs.pretrain import register_export
 from baltoro.jobs.recipe import DataTrainConfig, FinetuneStageConfig, Recipe
 from baltoro.jobs.review import taught_to_review
@@ -94,6 +94,21 @@ def training_of(recipe: Recipe, index: int) -> Training:
     return Training(recipe, stage, f"finetune.stages.{index}", chain.rope_scaling)
 
 
+def _check_format(context: Context, index: int) -> None:
+    """Refuse a chat format whose template is known not to exist."""
+    recipe = context.recipe
+    data = recipe.finetune.stages[index].data
+    if data.format.format != "chat" or data.of_corpus or recipe.pins.tokenizer is not None:
+        return
+    trained = recipe.tokenizer.origin == "train"
+    if trained or base_lacks_chat_template(context):
+        which = "trained on the corpus" if trained else f"of {recipe.model.base}"
+        raise ConfigError(
+            f"finetune.stages.{index}.data.format.format=chat: the tokenizer {which} has no chat template; "
+            "use the tokenizer of an instruction-tuned model (tokenizer.from=base), or set another format"
+        )
+
+
 def starting_config(context: Context, index: int) -> Mapping[str, Any] | None:
     """Return the configuration that a stage's model begins with; ``None`` where only staging will tell.
 
@@ -134,6 +149,7 @@ def finetune_inputs(context: Context, index: int) -> dict[str, Any]:
     recipe = context.recipe
     stage = recipe.finetune.stages[index].settled()
     check_settings(training_of(recipe, index))
+    _check_format(context, index)
     if (config := starting_config(context, index)) is not None:
         check_model(training_of(recipe, index), config)
     if stage.quantized:

@@ -82,22 +82,36 @@ def base_config(context: Context) -> dict[str, Any] | None:
     Raises:
         InputError: it is no JSON object.
     """
-    base, storage = context.recipe.model.base, context.storage
+    return _base_json(context, "config.json")
+
+
+def base_lacks_chat_template(context: Context) -> bool:
+    """Return whether the tokenizer of the recipe's base is there to look at, and has no chat template."""
+    template = _base_file(context, "chat_template.jinja")
+    if template is not None and context.storage.stat(template) is not None:
+        return False
+    settings = _base_json(context, "tokenizer_config.json")
+    return settings is not None and not settings.get("chat_template")
+
+
+def _base_file(context: Context, name: str) -> str | None:
+    """Return where a file of the recipe's base would be; ``None`` of a preset and of what is not staged."""
+    base = context.recipe.model.base
     kind = base_kind(base)
-    if kind == "preset":
-        return None
     if kind == "hub":
         staged = find_hub_copy(base, context.store)
-        uri = None if staged is None else staged.uri_of(f"{MODEL_FOLDER}/config.json")
-    else:
-        uri = join(base, "config.json")
-    if uri is None or storage.stat(uri) is None:
+        return None if staged is None else staged.uri_of(f"{MODEL_FOLDER}/{name}")
+    return None if kind == "preset" else join(base, name)
+
+
+def _base_json(context: Context, name: str) -> dict[str, Any] | None:
+    uri = _base_file(context, name)
+    if uri is None or context.storage.stat(uri) is None:
         return None
     try:
-        config = json.loads(storage.read_bytes(uri))
-        return dict(config)
+        return dict(json.loads(context.storage.read_bytes(uri)))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{uri}: is no model's configuration ({error}); restore it") from None
+        raise InputError(f"{uri}: is no JSON object ({error}); restore it") from None
 
 
 def describe_staged(base: str, imported: ImportedModel) -> StageOutput:

@@ -264,11 +264,12 @@ def test_a_base_that_lacks_bytes_is_named_and_taken(trained, tmp_path, caplog):
     path = tmp_path / "tokenizer.json"
     description = json.loads(path.read_text())
     vocabulary = description["model"]["vocab"]
-    vocabulary["unused"] = vocabulary.pop("ÿ")  # the stand-in of byte 0xFF
+    vocabulary["unused"] = vocabulary.pop("ÿ")  # the stand-in of byte 0xFF, which UTF-8 never uses
+    vocabulary["lost"] = vocabulary.pop("é")  # of 0xE9
     path.write_text(json.dumps(description))
     base = base_tokenizer(tmp_path, MARKERS, "renderer")
-    assert missing_bytes(base) == [0xFF]
-    assert "lacks 1 of 256 byte values (ff)" in caplog.text
+    assert missing_bytes(base) == [0xE9]
+    assert "lacks 1 of the 243 bytes of UTF-8 (e9)" in caplog.text
     assert missing_bytes(trained) == []
 
 

@@ -34,7 +34,7 @@ def test_this_machine_can_run_the_tests(workplace):
 
 def test_a_working_recipe_has_no_problem(recipe, workplace):
     checks = by_name(check_recipe(recipe()))
-    assert list(checks) == ["storage.root", "source papers", "mlflow", "cluster"]
+    assert list(checks) == ["storage.root", "source papers", "mlflow", "cluster", "plan"]
     assert checks["storage.root"].found.endswith("workspace keeps what publishing relies on")
     assert {check.status for check in checks.values()} == {"ok"}
     assert checks["source papers"].found == f"3 files, 0.0 MB at {workplace}/papers"
@@ -48,6 +48,7 @@ def test_a_working_recipe_has_no_problem(recipe, workplace):
         ("storage.root=papers/till.md", "storage.root", "till.md"),
         ("tracking.uri=sqlite:///papers/till.md/m.db", "mlflow", "tracking.uri: the MLflow store at"),
         ("cluster.local_cpus=2", "cluster", "cluster.local_cpus: 2 is too few for cluster.workers=1"),
+        ("model.base=owner/base", "plan", "run `baltoro model import owner/base` first"),
         ("cluster.use_gpu=true", "cluster.use_gpu", "set cluster.use_gpu=false, or cluster.address"),
     ],
 )

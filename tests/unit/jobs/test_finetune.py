@@ -14,6 +14,7 @@ from baltoro.core.provenance import collect_provenance
 from baltoro.core.storage import Storage
 from baltoro.corpus.work import parquet_bytes
 from baltoro.instructions.example import Example, Turn
+from baltoro.jobs.evaluate import check_evaluation
 from baltoro.jobs.finetune import chain_of, finetune_inputs, finetune_target, training_of
 from baltoro.jobs.instruction_sets import InstructionSet
 from baltoro.jobs.instruction_tokens import parts_of_sources, write_rows
@@ -185,9 +186,20 @@ def test_what_does_not_fit_the_model_is_refused_when_planning(tmp_path):
         made = recipe(*stages, model={"base": str(folder)}, tokenizer={"from": "base"}, **sections)
         return finetune_inputs(Context(made), index)
 
+    chat = {"data": {"format": {"format": "chat"}}}
+    with pytest.raises(
+        ConfigError, match=r"^finetune\.stages\.0\.data\.format\.format=chat: the tokenizer trained on"
+    ):
+        finetune_inputs(Context(recipe(chat)), 0)
     llama = preset_config("llama-tiny", vocabulary_size=64, sequence_length=256).to_dict()
     good = {"method": "lora", "adapter": {"targets": ["q_proj", "down_proj"]}}
     assert planned(llama, good)["finetune.adapter.targets"] == ["q_proj", "down_proj"]
+    tokenizer = tmp_path / "base" / "tokenizer_config.json"
+    tokenizer.write_text("{}")
+    with pytest.raises(ConfigError, match=r"format=chat: the tokenizer of .*base has no chat template; use"):
+        planned(llama, chat)
+    (tmp_path / "base" / "chat_template.jinja").write_text("{{ messages }}")
+    planned(llama, chat)
     wrong = {"method": "lora", "adapter": {"targets": ["q_proj", "query"]}}
     with pytest.raises(
         ConfigError,
@@ -222,6 +234,17 @@ def test_what_does_not_fit_the_model_is_refused_when_planning(tmp_path):
         planned(llama, long)
     stretched = {"method": "linear", "original_positions": 256, "target_positions": 4096}
     planned(llama, {"method": "full", "rope_scaling": stretched}, long, index=1)
+
+
+def test_checks_that_need_held_out_papers_are_refused_without_any():
+    def check(**sections):
+        check_evaluation(Context(recipe({}, evaluation={"tasks": ["passkey", "perplexity"]}, **sections)))
+
+    check()
+    papers = {"sources": [{"name": "papers", "uri": "papers"}]}
+    with pytest.raises(ConfigError, match=r"perplexity is measured on held-out papers, .* holds none"):
+        check(corpus={**papers, "splits": {"validation_fraction": 0.0}})
+    check(corpus={**papers, "splits": {"validation_fraction": 0.0, "test_fraction": 0.1}})
 
 
 def test_four_bits_without_their_library_are_refused_when_planning(monkeypatch):

@@ -397,7 +397,7 @@ def test_k2_tunes_as_its_script_does(workplace, index):
 def test_k2_goes_from_the_general_to_the_expert_with_one_adapter(workplace):
     recipe = load("k2-sft")
     assert [stage.data.sources for stage in recipe.finetune.stages] == [
-        ("instructions.files",),
+        ("instructions.files.alpaca_gpt4",),
         ("instructions.signals",),
     ]
     assert chain_of(recipe, 0).carried is None
