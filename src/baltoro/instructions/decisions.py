@@ -245,8 +245,7 @@ def _sheet(data: bytes, uri: str) -> list[Decision]:
                     if columns.count(column) > 1:
                         raise InputError(
                             f"{uri}: row 1 has the column {column} {columns.count(column)} times, so it is "
-                            f"not "
-                            "clear which one holds; remove all but one"
+                            "not clear which one holds; remove all but one"
                         )
                     if column not in columns:
                         raise InputError(

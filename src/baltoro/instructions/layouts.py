@@ -199,8 +199,7 @@ def _conversation(record: Mapping[str, Any]) -> Iterator[Turn]:
             raise ExampleReject(
                 "malformed_record",
                 f"{NAMES_KEY}.{ENDS_KEY} says that a second turn begins at character {split} of message "
-                f"{number + 1}, "
-                "where there is no blank line; remove the key if the message was changed",
+                f"{number + 1}, where there is no blank line; remove the key if the message was changed",
             )
         if role == "user":
             in_trace = False
@@ -245,8 +244,7 @@ def _first_turn_ends(record: Mapping[str, Any], messages: int) -> dict[int, int]
             raise ExampleReject(
                 "malformed_record",
                 f"{NAMES_KEY}.{ENDS_KEY} is {ends!r}; it maps a message's number, from 0, to the character "
-                f"where its second "
-                "turn begins",
+                "where its second turn begins",
             )
         found[int(name)] = place
     return found

@@ -54,8 +54,7 @@ def warnings_of(
                 told.append(f"{decisions[name]:,} decisions {meaning}: {_names(decisions[f'{name}_names'])}")
     told += [
         f"instructions.signals.templates: {task} has {number} phrasing{'s' if number > 1 else ''}; with "
-        f"fewer than "
-        "five a model learns the words rather than the task"
+        "fewer than five a model learns the words rather than the task"
         for task, number in few_paraphrases.items()
     ]
     return told
@@ -149,8 +148,7 @@ def _reviews(counts: Mapping[str, Any]) -> list[str]:
         + (f" ({dropped})" if dropped else ""),
         *([f"not counted as reviews: {apart}"] if apart else []),
         f"{counts['merged']:,} papers' reviews merged, {counts['before_long_tail']:,} examples before the "
-        f"bounds of "
-        f"long_tail, {counts['examples']:,} after",
+        f"bounds of long_tail, {counts['examples']:,} after",
         *([f"papers cut to fit: {cut}"] if cut else []),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from baltoro.core.errors import InputError
 from baltoro.instructions.example import Example
+from baltoro.instructions.reviews.lanes import check_endpoint
 from baltoro.jobs.stages import Context
 from baltoro.papers.metadata import MetadataTable
 from baltoro.papers.schema import Reject
@@ -66,12 +68,9 @@ def decide(context: Context, uri: str, made: InstructionSet) -> None:
     if not applied.used:
         raise InputError(
             f"instructions.decisions: not one of the {len(decisions)} decisions of {uri} is on an example "
-            f"of this "
-            f"set ({applied.counts.absent} name none, first {decisions[0].example_id}; "
-            f"{applied.counts.stale} are on "
-            "another state of theirs); give the sheet of this recipe, write a new one with `baltoro "
-            "instructions "
-            "review-sheet`, or set instructions.decisions to null"
+            f"of this set ({applied.counts.absent} name none, first {decisions[0].example_id}; "
+            f"{applied.counts.stale} are on another state of theirs); give the sheet of this recipe, write "
+            "a new one with `baltoro instructions review-sheet`, or set instructions.decisions to null"
         )
     made.examples = {
         part: [example for example in applied.examples if part_of[example.example_id] == part]
@@ -99,8 +98,7 @@ def decisions_of(context: Context, uri: str) -> list[Decision]:
     if not decisions:
         raise InputError(
             f"instructions.decisions: {uri} holds no decision yet; fill in its column decision with keep, "
-            f"drop or "
-            "edit, or set instructions.decisions to null"
+            "drop or edit, or set instructions.decisions to null"
         )
     return decisions
 
@@ -119,8 +117,7 @@ def check_instructions(context: Context) -> None:
     if twice:
         raise InputError(
             f"instructions.files: the name {twice[0]!r} stands twice; a name is part of every example's id, "
-            f"so "
-            "give each file its own"
+            "so give each file its own"
         )
     if config.decisions is not None:
         decisions_of(context, config.decisions)
@@ -129,6 +126,8 @@ def check_instructions(context: Context) -> None:
 
         load_templates(config.signals.templates, context.storage)
     reviews = config.reviews
+    if reviews is not None and reviews.merger == "endpoint":
+        check_endpoint(reviews.endpoint, os.environ)
     if (
         reviews is not None
         and reviews.join.metadata_column is not None
@@ -140,6 +139,5 @@ def check_instructions(context: Context) -> None:
             known = sorted({name for row in table.rows.values() for name in row})
             raise InputError(
                 f"instructions.reviews.join.metadata_column={column}: {reviews.papers_metadata.uri} has no "
-                f"such "
-                f"column beside its key; it has {', '.join(known) or 'none'}"
+                f"such column beside its key; it has {', '.join(known) or 'none'}"
             )

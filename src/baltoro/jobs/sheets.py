@@ -113,8 +113,7 @@ def export_set(
             there = parts_of(read_set(context.storage, artifact))
             raise ConfigError(
                 f"--part {part}: the instruction set of {context.recipe.name} has no example of such a "
-                f"part; its parts "
-                f"are {', '.join(there)}"
+                f"part; its parts are {', '.join(there)}"
             )
     splits = dict(zip(table["example_id"].to_pylist(), table["split"].to_pylist(), strict=True))
     counts = export_examples(

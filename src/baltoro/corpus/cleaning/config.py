@@ -39,8 +39,7 @@ class PersonalDataConfig(StrictModel):
             if not token.strip() or any(c in "@+" or c.isdigit() or not c.isprintable() for c in token):
                 raise ValueError(
                     f"corpus.clean.personal_data.{name}: {token!r} is not allowed; a mask is printable text "
-                    f"on "
-                    "one line without '@', '+' and digits, such as [EMAIL]"
+                    "on one line without '@', '+' and digits, such as [EMAIL]"
                 )
         return self
 

@@ -79,8 +79,7 @@ class ExtractiveConfig(StrictModel):
         if self.min_point_words > self.max_point_words:
             raise ValueError(
                 f"min_point_words {self.min_point_words} is above max_point_words {self.max_point_words}, "
-                f"so no "
-                "point would stay; lower min_point_words"
+                "so no point would stay; lower min_point_words"
             )
         return self
 

@@ -152,12 +152,10 @@ def _shortened(text: str, max_words: int) -> str:
 
 
 _STOP_WORDS = (
-    "the a an of to in on at by for from with and or but as that this these those is are was were be "
-    "been it its "
-    "their they we i you authors author paper work study manuscript would should could may might can "
-    "also more "
-    "some any such than not no do does have has had which there which what how very recommend suggest please "
-    "improve provide include consider including additionally furthermore lastly"
+    "the a an of to in on at by for from with and or but as that this these those is are was were be been "
+    "it its their they we i you authors author paper work study manuscript would should could may might "
+    "can also more some any such than not no do does have has had which there which what how very "
+    "recommend suggest please improve provide include consider including additionally furthermore lastly"
 )
 _STOP = frozenset(_STOP_WORDS.split())
 

@@ -134,8 +134,7 @@ def parse_templates(text: str, task: str, *, origin: str) -> tuple[Template, ...
         if template in templates:
             raise ConfigError(
                 f"{origin}: template {number} says what template {templates.index(template) + 1} says; word "
-                f"it "
-                "otherwise or remove it"
+                "it otherwise or remove it"
             )
         templates.append(template)
     return tuple(templates)
