@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from baltoro.core.errors import InputError
 from baltoro.instructions.example import Example
-from baltoro.instructions.reviews.lanes import check_endpoint
+from baltoro.instructions.reviews.lanes import lanes_of
 from baltoro.jobs.stages import Context
 from baltoro.papers.metadata import MetadataTable
 from baltoro.papers.schema import Reject
@@ -127,7 +127,8 @@ def check_instructions(context: Context) -> None:
         load_templates(config.signals.templates, context.storage)
     reviews = config.reviews
     if reviews is not None and reviews.merger == "endpoint":
-        check_endpoint(reviews.endpoint, os.environ)
+        # Its keys are looked for; a build would ask for them only once papers and reviews are joined.
+        lanes_of(reviews.endpoint, os.environ)
     if (
         reviews is not None
         and reviews.join.metadata_column is not None

@@ -99,7 +99,7 @@ def test_all_parts_are_split_by_one_rule(load):
 def test_an_endpoint_that_cannot_be_asked_is_refused_when_the_stage_is_planned(load, monkeypatch):
     monkeypatch.delenv("REVIEW_KEY", raising=False)
     place = "papers: p, reviews: r, merger: endpoint"
-    with pytest.raises(ConfigError, match=r"instructions\.reviews\.endpoint\.urls is empty, but merger is"):
+    with pytest.raises(ConfigError, match=r"instructions\.reviews: endpoint\.urls is empty, but merger is"):
         check(load, f"instructions.reviews={{{place}}}")
     asked = f"{place}, endpoint: {{urls: ['http://host/v1'], model: m, api_key_environment: [REVIEW_KEY]}}"
     with pytest.raises(ConfigError, match=r"api_key_environment\.0: .* REVIEW_KEY is not set"):

@@ -78,21 +78,6 @@ def key_of(environment: Mapping[str, str], name: str, *, setting: str) -> str:
     return key
 
 
-def check_endpoint(config: EndpointConfig, environment: Mapping[str, str]) -> None:
-    """Refuse settings with which nothing can be asked, before anything is built for it.
-
-    Raises:
-        ConfigError: names the setting.
-    """
-    for name in ("urls", "model"):
-        if not getattr(config, name):
-            raise ConfigError(
-                f"instructions.reviews.endpoint.{name} is empty, but merger is endpoint; name it, or set "
-                "instructions.reviews.merger=extractive"
-            )
-    lanes_of(config, environment)
-
-
 def lanes_of(config: EndpointConfig, environment: Mapping[str, str]) -> list[Lane]:
     """Return the endpoints of the settings, with their keys from the environment.
 

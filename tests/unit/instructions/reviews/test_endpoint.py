@@ -17,7 +17,7 @@ from baltoro.instructions.reviews.answers import AnswerStore
 from baltoro.instructions.reviews.aspects import from_json
 from baltoro.instructions.reviews.config import EndpointConfig
 from baltoro.instructions.reviews.endpoint import EndpointMerger
-from baltoro.instructions.reviews.lanes import check_endpoint, lanes_of
+from baltoro.instructions.reviews.lanes import lanes_of
 from baltoro.instructions.reviews.outcomes import EndpointError, MergeRequest
 from baltoro.instructions.reviews.processor import ProcessorSessions
 from baltoro.instructions.reviews.run import announced, merge_with_endpoint
@@ -414,19 +414,8 @@ def test_a_key_loses_the_line_end_of_its_file(tmp_path):
 def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(value, complaint):
     config = EndpointConfig(urls=("http://h/v1",), model="m", api_key_environment=("KEY",))
     with pytest.raises(ConfigError, match=rf"endpoint\.api_key_environment\.0: .*{complaint}") as caught:
-        check_endpoint(config, {"KEY": value})
+        lanes_of(config, {"KEY": value})
     assert "cret" not in caught.value.message
-
-
-def test_an_endpoint_is_checked_before_anything_is_built_for_it():
-    config = {"urls": ("http://h/v1",), "model": "m"}
-    check_endpoint(EndpointConfig(**config), {})
-    for name in config:
-        left = {one: value for one, value in config.items() if one != name}
-        with pytest.raises(ConfigError, match=rf"endpoint\.{name} is empty, but merger is endpoint"):
-            check_endpoint(EndpointConfig(**left), {})
-    with pytest.raises(ConfigError, match="the environment variable KEY is not set"):
-        check_endpoint(EndpointConfig(**config, api_key_environment=("KEY",)), {})
 
 
 def test_a_key_stands_in_no_representation():
