@@ -65,8 +65,7 @@ def collect_provenance() -> Provenance:
 
 
 def lock_digest(starts: list[Path]) -> str:
-    """Return the SHA-256 of the first ``requirements.lock`` in the folders or above them, else "
-    "``"unknown"``."""
+    """Return the SHA-256 of the first ``requirements.lock`` in the folders or above, else ``"unknown"``."""
     for start in starts:
         for folder in (start, *start.parents):
             lock = folder / _LOCK_FILE

@@ -8,6 +8,8 @@ What is drawn is stable as the set grows.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +19,9 @@ Split = Literal["train", "validation"]
 
 _OF_PAPERS = frozenset(("signals", "reviews"))
 
+_MOST_PARSES = 8
+"""Of one paper, in all parts, sources and formats of a set."""
+
 
 @dataclass(frozen=True, slots=True)
 class HoldOut:
@@ -25,10 +30,12 @@ class HoldOut:
     Attributes:
         seed: another seed draws another hold-out.
         validation_fraction: part of the papers, concepts and records that is held out, 0 to below 1.
+        vague_stems: stems that tell no paper (:func:`vague_stems`).
     """
 
     seed: int = 0
     validation_fraction: float = 0.0
+    vague_stems: frozenset[str] = frozenset()
 
     def split_of(self, source: str, origin: str) -> Split:
         """Return the side on which all examples of one origin stand.
@@ -37,7 +44,10 @@ class HoldOut:
             source: ``Example.source``.
             origin: ``Example.origin``; of papers that are copies of each other, the one name they share.
         """
-        digest = hashlib.blake2b(f"{self.seed}\0{split_key(source, origin)}".encode(), digest_size=8).digest()
+        key = split_key(source, origin)
+        if key in self.vague_stems:
+            key = origin
+        digest = hashlib.blake2b(f"{self.seed}\0{key}".encode(), digest_size=8).digest()
         return "validation" if int.from_bytes(digest, "big") < self.validation_fraction * 2**64 else "train"
 
 
@@ -52,3 +62,13 @@ def split_key(source: str, origin: str) -> str:
     if source not in _OF_PAPERS:
         return origin
     return stem_of(origin.partition("#")[2] or origin) or origin
+
+
+def vague_stems(names: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Return the stems that more papers of a set have than one paper has parses: ``paper`` in every folder.
+
+    Args:
+        names: ``Example.source`` and ``Example.origin`` of the whole set.
+    """
+    counts = Counter(split_key(source, origin) for source, origin in set(names) if source in _OF_PAPERS)
+    return frozenset(stem for stem, origins in counts.items() if origins > _MOST_PARSES)

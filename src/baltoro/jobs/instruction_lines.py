@@ -1,5 +1,4 @@
-"""What the build of an instruction set tells of it: the steps of each part, what was left out, what to do "
-"next."""
+"""What the build of an instruction set tells: the steps of each part, what was left out, what to do next."""
 
 from __future__ import annotations
 
@@ -11,8 +10,7 @@ from baltoro.instructions.signals.quality import CAP_REASONS
 _MOST_REASONS = 6
 _TOLD_NAMES = 3
 MOST_CONTENT_LOST = 0.1
-"""Part of the review examples that may have nothing of their papers' content left before that is a "
-"warning."""
+"""Part of the review examples that may have nothing of their papers' content left without a warning."""
 
 
 def warnings_of(

@@ -26,7 +26,7 @@ from baltoro.corpus.documents import read_records
 from baltoro.corpus.listing import Chunk, chunk_listings
 from baltoro.corpus.work import STAGING, Task, WorkArea, parquet_bytes
 from baltoro.instructions.example import EXAMPLE_SCHEMA, Example, examples_from_table, examples_to_table
-from baltoro.instructions.splits import HoldOut
+from baltoro.instructions.splits import HoldOut, vague_stems
 from baltoro.jobs.corpus import load_metadata
 from baltoro.jobs.instruction_lines import warnings_of
 from baltoro.jobs.instruction_sets import InstructionSet, check_instructions, decide
@@ -123,9 +123,9 @@ def build_instructions(
     if config.decisions is not None:
         decide(context, config.decisions, made)
     refuse_repeated_ids(made)
-    tables = [
-        with_place(examples, part, context.recipe.instructions) for part, examples in made.examples.items()
-    ]
+    everything = [example for examples in made.examples.values() for example in examples]
+    hold_out = hold_out_of(config, everything)
+    tables = [with_place(examples, part, hold_out) for part, examples in made.examples.items()]
     examples = pa.concat_tables([EXAMPLES_SCHEMA.empty_table(), *tables]).combine_chunks()
     if not examples.num_rows:
         reasons = Counter(reject.reason for reject in made.rejects).most_common(3)
@@ -164,9 +164,8 @@ def build_instructions(
     )
 
 
-def with_place(examples: Sequence[Example], part: str, config: InstructionsConfig) -> pa.Table:
+def with_place(examples: Sequence[Example], part: str, hold_out: HoldOut) -> pa.Table:
     """Return examples in :data:`EXAMPLES_SCHEMA`, each with its split; examples of one origin share one."""
-    hold_out = hold_out_of(config)
     splits = [hold_out.split_of(example.source, example.origin) for example in examples]
     table = examples_to_table(examples)
     return table.append_column("part", pa.array([part] * len(examples), pa.string())).append_column(
@@ -174,9 +173,10 @@ def with_place(examples: Sequence[Example], part: str, config: InstructionsConfi
     )
 
 
-def hold_out_of(config: InstructionsConfig) -> HoldOut:
-    """Return the one rule by which all parts of a set are split."""
-    return HoldOut(config.seed, config.validation_fraction)
+def hold_out_of(config: InstructionsConfig, everything: Iterable[Example] = ()) -> HoldOut:
+    """Return the one rule by which all parts of a set are split; concepts are split whatever is in it."""
+    stems = vague_stems((example.source, example.origin) for example in everything)
+    return HoldOut(config.seed, config.validation_fraction, stems)
 
 
 def refuse_repeated_ids(made: InstructionSet) -> None:

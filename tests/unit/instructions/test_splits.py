@@ -1,6 +1,6 @@
 import pytest
 
-from baltoro.instructions.splits import HoldOut
+from baltoro.instructions.splits import HoldOut, vague_stems
 
 
 def split_of(origin, *, seed, validation_fraction, source="files"):
@@ -38,3 +38,14 @@ def test_a_paper_is_on_one_side_whatever_part_format_or_folder_it_comes_from():
         assert len(sides) == 1
     whole = [split_of(f"k/{n}.owl", seed=1, validation_fraction=0.5, source="knowledge") for n in range(50)]
     assert whole == [split_of(f"k/{n}.owl", seed=1, validation_fraction=0.5) for n in range(50)]
+
+
+def test_a_stem_that_many_papers_share_tells_none_of_them():
+    names = [("signals", f"geo/{n}/paper.tei.xml") for n in range(60)]
+    names += [("signals", "geo/basalt.tei.xml"), ("reviews", "/basalt.mmd"), ("knowledge", "k/paper.owl")]
+    stems = vague_stems(names + names)
+    assert stems == {"paper"}
+    told = HoldOut(1, 0.5, stems)
+    assert {told.split_of(*name) for name in names[:60]} == {"train", "validation"}
+    assert len({HoldOut(1, 0.5).split_of(*name) for name in names[:60]}) == 1
+    assert told.split_of(*names[60]) == told.split_of(*names[61])

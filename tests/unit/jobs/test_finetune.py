@@ -18,7 +18,7 @@ from baltoro.jobs.evaluate import check_evaluation
 from baltoro.jobs.finetune import chain_of, finetune_inputs, finetune_target, training_of
 from baltoro.jobs.instruction_sets import InstructionSet
 from baltoro.jobs.instruction_tokens import parts_of_sources, write_rows
-from baltoro.jobs.instructions import read_set, refuse_repeated_ids, with_place
+from baltoro.jobs.instructions import hold_out_of, read_set, refuse_repeated_ids, with_place
 from baltoro.jobs.recipe import Recipe
 from baltoro.jobs.runner import active_stages, last_stage, needed_stages
 from baltoro.jobs.stages import Context
@@ -268,7 +268,7 @@ def test_one_file_of_a_set_can_be_read_alone(tmp_path):
     store = ArtifactStore(Storage(), str(tmp_path))
     writer = store.begin("instructions", "geo", fingerprint_of({}))
     others = [replace(example, origin=f"notes/{example.origin}") for example in examples(2)]
-    table = with_place([*examples(3), *others], "files", recipe({}).instructions)
+    table = with_place([*examples(3), *others], "files", hold_out_of(recipe({}).instructions))
     writer.write_file("examples.parquet", parquet_bytes(table), rows=5)
     made = writer.publish(
         inputs={}, stage_version=1, parents={}, counts={}, extra={}, made_by=collect_provenance()
@@ -312,7 +312,7 @@ def rows_of(tmp_path):
 
 def test_rows_are_whole_examples_split_by_origin_with_masks_and_names(rows_of):
     config = recipe({}).instructions.model_copy(update={"validation_fraction": 0.3})
-    table = with_place(examples(40), "files", config)
+    table = with_place(examples(40), "files", hold_out_of(config))
     splits = set(table["split"].to_pylist())
     assert splits == {"train", "validation"}
     output, folder = rows_of(table, epochs=2)
@@ -332,12 +332,12 @@ def test_rows_are_whole_examples_split_by_origin_with_masks_and_names(rows_of):
 
 def test_examples_that_do_not_fit_are_rejects_and_none_left_is_an_error(rows_of):
     config = recipe({}).instructions
-    mixed = with_place([*examples(20), *[replace_words(n) for n in range(3)]], "files", config)
+    mixed = with_place([*examples(20), *[replace_words(n) for n in range(3)]], "files", hold_out_of(config))
     output, folder = rows_of(mixed)
     assert output.summary["rejected"] == {"longer_than_row": 3}
     assert pq.read_table(folder / "rejects.parquet").num_rows == 3
     with pytest.raises(InputError, match=r"no example to train on \(20 longer_than_row\); raise data"):
-        rows_of(with_place(examples(20, words=2000), "files", config))
+        rows_of(with_place(examples(20, words=2000), "files", hold_out_of(config)))
 
 
 def replace_words(number):

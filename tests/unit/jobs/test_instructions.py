@@ -6,7 +6,7 @@ from baltoro.core.errors import ConfigError, InputError
 from baltoro.instructions.example import Example, Turn
 from baltoro.instructions.sheet import row_of, sheet_csv
 from baltoro.jobs.instruction_sets import InstructionSet, check_instructions, decide
-from baltoro.jobs.instructions import with_place
+from baltoro.jobs.instructions import hold_out_of, with_place
 from baltoro.jobs.sheets import parts_of, refuse_existing
 from baltoro.jobs.stages import Context
 
@@ -89,11 +89,11 @@ def test_what_is_there_is_not_written_over_unless_that_is_wanted(load, tmp_path)
 def test_all_parts_are_split_by_one_rule(load):
     config = load("instructions.validation_fraction=0.4", "instructions.seed=3").instructions
     papers = range(60)
-    signals = with_place([example(number) for number in papers], "signals", config)
-    reviews = with_place([example(number, "reviews") for number in papers], "reviews", config)
+    signals = with_place([example(number) for number in papers], "signals", hold_out_of(config))
+    reviews = with_place([example(number, "reviews") for number in papers], "reviews", hold_out_of(config))
     assert signals["split"].to_pylist() == reviews["split"].to_pylist()
     assert {*signals["split"].to_pylist()} == {"train", "validation"}
-    assert parts_of(with_place([example(1, "files")], "files", config)) == ["files", "files.geo"]
+    assert parts_of(with_place([example(1, "files")], "files", hold_out_of(config))) == ["files", "files.geo"]
 
 
 def test_an_endpoint_that_cannot_be_asked_is_refused_when_the_stage_is_planned(load, monkeypatch):

@@ -186,8 +186,7 @@ def _first_that_fit(text: str, room: int, count_tokens: TokenCount) -> str:
 
 
 def _first_sentences(paragraph: str, room: int, count_tokens: TokenCount) -> str:
-    """Return the first whole sentences of a paragraph that fit; nothing of tables, formulas, code, "
-    "headings."""
+    """Return the first whole sentences of a paragraph that fit; none of tables, formulas, code, headings."""
     if paragraph.startswith(("|", "\\[", "```", "#")) or len(paragraph.split()) < _WORTH_CUTTING_WORDS:
         return ""
     kept: list[str] = []
