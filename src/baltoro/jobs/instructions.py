@@ -18,9 +18,8 @@ import pyarrow as pa
 from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
 from baltoro.core.errors import InputError
-from baltoro.core.storage import Storage, digest_of, join
+from baltoro.core.storage import Storage, digest_of
 from baltoro.corpus.cleaning import clean_paper
-from baltoro.corpus.cleaning.config import CleanConfig
 from baltoro.corpus.config import CorpusConfig
 from baltoro.corpus.documents import read_records
 from baltoro.corpus.listing import Chunk, chunk_listings
@@ -31,6 +30,7 @@ from baltoro.jobs.corpus import load_metadata
 from baltoro.jobs.instruction_lines import warnings_of
 from baltoro.jobs.instruction_sets import InstructionSet, check_instructions, decide
 from baltoro.jobs.recipe import InstructionsConfig, Recipe
+from baltoro.jobs.reviews import LENGTHS_FILE, add_reviews
 from baltoro.jobs.stages import Context, Stage, StageOutput, remove_staging
 from baltoro.jobs.tokens import run_tasks
 from baltoro.papers.metadata import MetadataTable
@@ -38,21 +38,15 @@ from baltoro.papers.schema import Paper, Reject, rejects_to_table
 from baltoro.tracking.mlflow import StageRun, Tracker
 
 if TYPE_CHECKING:
-    from baltoro.instructions.reviews.build import Pairs
-    from baltoro.instructions.reviews.config import ReviewsConfig
     from baltoro.instructions.signals.config import SignalsConfig
     from baltoro.instructions.signals.knowledge.concepts import Knowledge
     from baltoro.instructions.signals.knowledge.entities import Vocabulary
     from baltoro.instructions.signals.templates import Templates
 
 EXAMPLES_FILE, REJECTS_FILE, COUNTS_FILE = "examples.parquet", "rejects.parquet", "counts.json"
-LENGTHS_FILE = "review_lengths.png"
 
 EXAMPLES_SCHEMA = pa.schema([*EXAMPLE_SCHEMA, ("part", pa.string()), ("split", pa.string())])
 """Examples, the part of the recipe that made them (``signals``, ``reviews``, ``files``), and their split."""
-
-ANSWERS_FOLDER = "review-answers"
-"""Under the storage root: what endpoints were paid for, kept for every later build."""
 
 
 def instructions_inputs(context: Context) -> dict[str, Any]:
@@ -114,10 +108,11 @@ def build_instructions(
     config = context.recipe.instructions
     writer.adopt_folder(f"b-{writer.fingerprint}", shared=True)
     made = InstructionSet()
+    area = WorkArea(context.storage, writer.uri_for(STAGING))
     if config.signals is not None:
-        add_signals(context, config.signals, WorkArea(context.storage, writer.uri_for(STAGING)), made)
+        add_signals(context, config.signals, area, made)
     if config.reviews is not None:
-        add_reviews(context, config.reviews, parents["tokenizer"], made)
+        add_reviews(context, config.reviews, parents["tokenizer"], area, made)
     if config.files:
         add_files(context, config, made)
     if config.decisions is not None:
@@ -306,106 +301,6 @@ def add_signals(context: Context, config: SignalsConfig, area: WorkArea, made: I
         for name, counted in sorted(count_tasks(kept, rejects).items())
     }
     made.add("signals", kept, rejects, counts)
-
-
-# --------------------------------------------------------------------------------------------------
-# Reviews
-
-
-def add_reviews(context: Context, config: ReviewsConfig, tokenizer: Artifact, made: InstructionSet) -> None:
-    """Add one example per reviewed paper.
-
-    Raises:
-        InputError: papers and reviews do not belong together, or cannot be read.
-        EndpointError: the endpoint is down or refuses; what was paid for is saved.
-    """
-    from baltoro.instructions.figures import lengths_picture
-    from baltoro.instructions.reviews.build import make_examples, merge_extractively, pair_up
-    from baltoro.instructions.reviews.readers import read_reviews
-    from baltoro.instructions.reviews.service import token_counter
-    from baltoro.jobs.token_passes import tokenizer_of
-    from baltoro.papers.reader import read
-
-    storage = context.storage
-    count_tokens = token_counter(tokenizer_of(storage, tokenizer))
-    papers = cleaned(
-        read(
-            config.papers,
-            format=config.papers_format,
-            storage=storage,
-            metadata=config.papers_metadata,
-            limits=config.limits,
-        ),
-        context.recipe.corpus.clean,
-    )
-    reviews = None
-    if config.reviews is not None:
-        reviews = read_reviews(
-            config.reviews, storage=storage, layout=config.reviews_format, limits=config.limits
-        )
-    pairs = pair_up(papers, reviews, config)
-    if config.merger == "extractive":
-        merged = merge_extractively(pairs.pairs, config)
-        told: dict[str, Any] = {}
-    else:
-        merged, told = merge_by_endpoint(context, config, pairs)
-    found = make_examples(pairs, merged, config, count_tokens)
-    cutoffs = [config.cutoff_tokens]
-    made.pictures[LENGTHS_FILE] = lengths_picture(
-        found.histograms, title=f"{context.recipe.name}: reviews, tokens", cutoffs_tokens=cutoffs
-    )
-    made.add("reviews", found.examples, found.rejects, {**found.counts, **told})
-
-
-def cleaned(records: Iterable[Paper | Reject], config: CleanConfig) -> Iterator[Paper | Reject]:
-    """Yield records, papers cleaned as those of a corpus are."""
-    for record in records:
-        if isinstance(record, Paper):
-            clean_paper(record, config)
-        yield record
-
-
-def merge_by_endpoint(
-    context: Context, config: ReviewsConfig, pairs: Pairs
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the merged review of every pair by an endpoint, and what that took.
-
-    Raises:
-        EndpointError: the endpoint is down or refuses; what was paid for is saved.
-    """
-    import os
-
-    from baltoro.corpus.pipeline import keep_console_clean
-    from baltoro.instructions.pipeline import merge_on_ray
-    from baltoro.instructions.reviews.build import reviews_text
-    from baltoro.instructions.reviews.endpoint import four_characters_a_token
-    from baltoro.instructions.reviews.outcomes import MergeRequest
-
-    keep_console_clean()
-    requests = [
-        MergeRequest(
-            pair.paper.paper_id, pair.paper.title, reviews_text(pair, config, four_characters_a_token)
-        )
-        for pair in pairs.pairs
-    ]
-    answers_uri = join(context.recipe.storage.root, ANSWERS_FOLDER)
-    run = merge_on_ray(requests, config.endpoint, context.storage, answers_uri, environment=os.environ)
-    merged = {
-        one.paper_id: one.review if one.review is not None else (one.reason, one.detail)
-        for one in run.outcomes
-    }
-    return merged, {
-        "endpoint": {
-            "requests_sent": run.spent.requests,
-            "answers_paid": run.spent.answers,
-            "answers_reused": run.answers_reused,
-            "papers_asked_again": run.asked_again,
-            "failures": dict(run.spent.failures),
-            "cost": run.cost,
-            "cost_of_set": run.cost_of_set,
-            "possibly_charged_lost": run.possibly_charged_lost,
-        }
-    }
 
 
 # --------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from baltoro.papers.readers.records import parse_record
 from baltoro.papers.schema import Paper, ReadReject, Reject
 
 if TYPE_CHECKING:
-    from baltoro.core.storage import Storage
+    from baltoro.core.storage import ObjectInfo, Storage
 
 _DEFAULT_LIMITS = ReadLimits()
 
@@ -66,7 +66,7 @@ def read(
         >>> for record in read("examples/papers"):  # doctest: +SKIP
         ...     print(record.title if isinstance(record, Paper) else f"{record.reason}: {record.detail}")
     """
-    from baltoro.core.storage import Storage, absolute_uri
+    from baltoro.core.storage import Storage
 
     storage = storage or Storage()
     if isinstance(metadata, MetadataTableConfig):
@@ -78,23 +78,8 @@ def read(
         "text_column": text_column,
         "limits": limits,
     }
-    single = storage.stat(uri)
-    if single is not None:
-        if single.size_bytes > limits.max_object_bytes:
-            yield reject_too_large(single.size_bytes, key=single.key, uri=uri, source=source, limits=limits)
-            return
-        data = storage.read_bytes(uri)
-        yield from iter_object(data, key=single.key, uri=single.uri, etag=single.etag, **settings)
-        return
-    table_uri = absolute_uri(metadata.config.uri) if metadata is not None else None
-    objects = [
-        info for info in storage.list(uri) if absolute_uri(info.uri) != table_uri and not is_hidden(info.key)
-    ]
-    if not objects:
-        raise InputError(
-            f"{uri}: no such file, and no folder that holds files; give a folder of parsed papers"
-        )
-    refuse_mostly_pdfs(uri, (info.key for info in objects))
+    single = storage.stat(uri) is not None
+    objects = list_papers(uri, storage, metadata)
     papers = 0
     reasons: Counter[str] = Counter()
     for info in objects:
@@ -111,8 +96,36 @@ def read(
             else:
                 reasons[outcome.reason] += 1
             yield outcome
-    if not papers:
+    if not papers and not single:
         raise no_papers(uri, objects=len(objects), reasons=reasons)
+
+
+def list_papers(uri: str, storage: Storage, metadata: MetadataTable | None = None) -> list[ObjectInfo]:
+    """Return a file, or the files of a folder that may hold papers.
+
+    Args:
+        uri: as in :func:`read`.
+        storage: lists the files.
+        metadata: a table to join; inside the folder it is not a paper.
+
+    Raises:
+        InputError: nothing is there, or mostly PDFs.
+    """
+    from baltoro.core.storage import absolute_uri
+
+    single = storage.stat(uri)
+    if single is not None:
+        return [single]
+    table_uri = absolute_uri(metadata.config.uri) if metadata is not None else None
+    objects = [
+        info for info in storage.list(uri) if absolute_uri(info.uri) != table_uri and not is_hidden(info.key)
+    ]
+    if not objects:
+        raise InputError(
+            f"{uri}: no such file, and no folder that holds files; give a folder of parsed papers"
+        )
+    refuse_mostly_pdfs(uri, (info.key for info in objects))
+    return objects
 
 
 def read_object(

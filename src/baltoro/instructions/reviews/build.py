@@ -1,17 +1,16 @@
 """The whole way from papers and reviews to examples, as plain functions over records in memory.
 
-:func:`pair_up` reads nothing and asks nobody: papers and reviewed papers in, pairs with the reviews that
-count out. :func:`make_examples` takes the merged reviews from there. Between them stands the merger, which
-may be a loop over :func:`~baltoro.instructions.reviews.extractive.extract` or a run of the endpoint. A
-pipeline maps the same functions over its chunks. What is read is what is kept plus what is rejected, at every
-step.
+:func:`pair_up` reads nothing and asks nobody: papers (the head of each is enough) and reviewed papers in,
+pairs with the reviews that count out. The reviews of a pair are merged by rules (:func:`merged_by_rules`) or
+by an endpoint. :func:`example_of` makes the example of one whole paper, :func:`collect` the set. What is read
+is what is kept plus what is rejected, at every step.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from baltoro.core.errors import InputError
 from baltoro.instructions.example import Example
@@ -25,7 +24,7 @@ from baltoro.instructions.reviews.long_tail import Histogram, Lengths, bounds_of
 from baltoro.instructions.reviews.readers import STAGE, ReadReviews, from_paper
 from baltoro.instructions.reviews.records import Review, ReviewedPaper
 from baltoro.instructions.reviews.stringify import stringify_all
-from baltoro.instructions.reviews.triples import ReviewPrompt, TokenCount, review_example
+from baltoro.instructions.reviews.triples import EXAMPLE_REASONS, TokenCount, review_example
 from baltoro.papers.metadata import ROW_KEY
 from baltoro.papers.schema import Paper, Reject
 
@@ -186,56 +185,90 @@ class ReviewSet:
     histograms: dict[str, Histogram]
 
 
-def make_examples(
-    pairs: Pairs,
-    merged: Mapping[str, MergedReview | tuple[str, str]],
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The example of one paper.
+
+    Attributes:
+        example: the triple.
+        lengths: of it, in tokens.
+        cut: parts of the paper that were cut.
+        content_lost: whether nothing of its content is left.
+    """
+
+    example: Example
+    lengths: Lengths
+    cut: tuple[str, ...]
+    content_lost: bool
+
+
+def light(paper: Paper) -> Paper:
+    """Return what :func:`pair_up` looks at of a paper: its head, so that those of a million fit in memory."""
+    return replace(paper, authors=[], keywords=[], sections=[], references=[])
+
+
+def example_of(
+    paper: Paper,
+    outcome: MergedReview | tuple[str, str],
     config: ReviewsConfig,
     count_tokens: TokenCount,
-) -> ReviewSet:
-    """Return the examples of pairs and their merged reviews.
+) -> Made | Reject:
+    """Return the example of a paper and its merged review, or why there is none.
 
     Args:
-        pairs: from :func:`pair_up`.
-        merged: by ``paper_id``: the merged review, or ``(reason, detail)`` why there is none.
+        paper: whole, its title and abstract those of its pair.
+        outcome: the merged review, or ``(reason, detail)`` why there is none.
         config: the settings.
         count_tokens: counts tokens without special ones.
     """
+    if not isinstance(outcome, MergedReview):
+        return Reject(paper.paper_id, paper.uri, STAGE, *outcome)
+    found = review_example(paper, outcome, count_tokens, config)
+    if isinstance(found, Reject):
+        return found
+    example, prompt, response_tokens = found
+    total = config.template_room_tokens + count_tokens(prompt.instruction) + prompt.input_tokens
+    lengths = Lengths(prompt.input_tokens, response_tokens, total + response_tokens)
+    cut = tuple(part for part in CUT_PARTS if part in prompt.cut)
+    return Made(example, lengths, cut, prompt.content_lost)
+
+
+def collect(pairs: Pairs, outcomes: Mapping[str, Made | Reject], config: ReviewsConfig) -> ReviewSet:
+    """Return the set of all examples, those too short or too long left out.
+
+    Args:
+        pairs: from :func:`pair_up`.
+        outcomes: by ``paper_id``, of every pair: what :func:`example_of` gave.
+        config: the settings.
+    """
     rejects = list(pairs.rejects)
     counts = dict(pairs.counts)
-    made: list[tuple[Example, Lengths, ReviewPrompt]] = []
+    made: list[Made] = []
     uris = {pair.paper.paper_id: pair.paper.uri for pair in pairs.pairs}
-    counts["merged"] = 0
+    not_merged = 0
     for pair in pairs.pairs:
-        paper_id = pair.paper.paper_id
-        outcome = merged[paper_id]
-        if not isinstance(outcome, MergedReview):
-            rejects.append(Reject(paper_id, pair.paper.uri, STAGE, *outcome))
-            counts[outcome[0]] = counts.get(outcome[0], 0) + 1
-            continue
-        counts["merged"] += 1
-        example = review_example(pair.paper, outcome, count_tokens, config)
-        if isinstance(example, Reject):
-            rejects.append(example)
-            counts[example.reason] = counts.get(example.reason, 0) + 1
-            continue
-        found, prompt, response_tokens = example
-        total = config.template_room_tokens + count_tokens(prompt.instruction) + prompt.input_tokens
-        lengths = Lengths(prompt.input_tokens, response_tokens, total + response_tokens)
-        made.append((found, lengths, prompt))
+        outcome = outcomes[pair.paper.paper_id]
+        if isinstance(outcome, Reject):
+            rejects.append(outcome)
+            counts[outcome.reason] = counts.get(outcome.reason, 0) + 1
+            not_merged += outcome.reason not in EXAMPLE_REASONS
+        else:
+            made.append(outcome)
+    counts["merged"] = len(pairs.pairs) - not_merged
     counts["before_long_tail"] = len(made)
-    bounds = bounds_of([lengths for _, lengths, _ in made], config.long_tail)
+    bounds = bounds_of([one.lengths for one in made], config.long_tail)
     examples: list[Example] = []
     kept: dict[str, Lengths] = {}
     cut: Counter[str] = Counter()
-    for found, lengths, prompt in made:
-        reason = bounds.reason(lengths)
+    for one in made:
+        reason = bounds.reason(one.lengths)
         if reason is None:
-            examples.append(found)
-            kept[found.example_id] = lengths
-            cut.update(part for part in CUT_PARTS if part in prompt.cut)
-            cut["content_lost"] += prompt.content_lost
+            examples.append(one.example)
+            kept[one.example.example_id] = one.lengths
+            cut.update(one.cut)
+            cut["content_lost"] += one.content_lost
         else:
-            rejects.append(Reject(found.origin, uris[found.origin], STAGE, *reason))
+            rejects.append(Reject(one.example.origin, uris[one.example.origin], STAGE, *reason))
             counts[reason[0]] = counts.get(reason[0], 0) + 1
     counts["examples"] = len(examples)
     counts |= {f"cut_{part}": cut[part] for part in CUT_PARTS} | {"content_lost": cut["content_lost"]}
@@ -254,19 +287,13 @@ def histograms_of(lengths: Iterable[Lengths], bin_tokens: int) -> dict[str, Hist
     }
 
 
-def merge_extractively(
-    pairs: Sequence[Pair], config: ReviewsConfig
-) -> dict[str, MergedReview | tuple[str, str]]:
-    """Return the merged review of every pair by the rules that copy, by ``paper_id``."""
-    merged: dict[str, MergedReview | tuple[str, str]] = {}
-    for pair in pairs:
-        extraction = extract(pair.reviews, config.extractive)
-        if extraction.review.count():
-            merged[pair.paper.paper_id] = extraction.review
-        else:
-            detail = f"no head and no cue assigns any of {extraction.unassigned} sentences to an aspect"
-            merged[pair.paper.paper_id] = ("no_points_found", detail)
-    return merged
+def merged_by_rules(reviews: Sequence[Review], config: ReviewsConfig) -> MergedReview | tuple[str, str]:
+    """Return the reviews of one paper merged by the rules that copy, or ``(reason, detail)``."""
+    extraction = extract(reviews, config.extractive)
+    if extraction.review.count():
+        return extraction.review
+    detail = f"no head and no cue assigns any of {extraction.unassigned} sentences to an aspect"
+    return "no_points_found", detail
 
 
 def reviews_text(pair: Pair, config: ReviewsConfig, count_tokens: Callable[[str], int]) -> str:

@@ -27,6 +27,9 @@ from baltoro.papers.schema import Paper, Reject
 TASK = "review"
 SOURCE = "reviews"
 
+EXAMPLE_REASONS = ("paper_without_text", "empty_review", "response_too_long")
+"""Why a paper with a merged review gives no example."""
+
 INSTRUCTION = (
     "You are a referee for a scientific venue. Read the paper below, given as title, abstract, captions and "
     "content, and review it under four headings: "

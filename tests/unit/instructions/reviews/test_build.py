@@ -1,13 +1,21 @@
 """From real papers and reviews to examples: every record is counted once."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from baltoro.core.errors import InputError
 from baltoro.instructions.example import examples_from_table, examples_to_table
 from baltoro.instructions.reviews.aspects import ASPECTS, MergedReview, from_brackets, merged_review
-from baltoro.instructions.reviews.build import make_examples, merge_extractively, pair_up, reviews_text
+from baltoro.instructions.reviews.build import (
+    collect,
+    example_of,
+    light,
+    merged_by_rules,
+    pair_up,
+    reviews_text,
+)
 from baltoro.instructions.reviews.config import LongTailConfig, ReviewsConfig
 from baltoro.instructions.reviews.readers import ReadReviews, read_reviews
 from baltoro.instructions.reviews.records import Part, Review, ReviewedPaper
@@ -30,6 +38,18 @@ def _reviewed(key, *texts, **fields):
     return ReviewedPaper(key, title=f"Title {key}", reviews=reviews, uri=f"reviews/{key}", **fields)
 
 
+def merged_of(pairs, config):
+    return {pair.paper.paper_id: merged_by_rules(pair.reviews, config) for pair in pairs.pairs}
+
+
+def made_of(pairs, merged, config):
+    outcomes = {
+        pair.paper.paper_id: example_of(pair.paper, merged[pair.paper.paper_id], config, _characters)
+        for pair in pairs.pairs
+    }
+    return collect(pairs, outcomes, config)
+
+
 _LONG = "The experiments lack a comparison with older methods of the same kind. " * 4
 
 
@@ -48,7 +68,10 @@ def test_every_paper_ends_as_an_example_or_a_reject():
     ])  # fmt: skip
     config = ReviewsConfig(papers="p", long_tail=LongTailConfig(min_input_tokens=None, min_response_tokens=8))
     pairs = pair_up(papers, reviews, config)
-    result = make_examples(pairs, merge_extractively(pairs.pairs, config), config, _characters)
+    heads = pair_up([light(one) if isinstance(one, Paper) else one for one in papers], reviews, config)
+    assert (heads.counts, heads.rejects) == (pairs.counts, pairs.rejects)
+    assert heads.pairs == [replace(pair, paper=light(pair.paper)) for pair in pairs.pairs]
+    result = made_of(pairs, merged_of(pairs, config), config)
     assert [example.example_id for example in result.examples] == ["s/a#review", "s/own#review"]
     assert Counter(reject.reason for reject in result.rejects) == {
         "empty_file": 1, "review_too_short": 2, "no_review_left": 1,
@@ -84,7 +107,7 @@ def test_a_merger_that_fails_and_a_long_tail_are_counted():
         "s/b": merged_review({ASPECTS[0]: {"New": "word " * 100}}),
         "s/c": merged_review({ASPECTS[0]: {"New": "word"}}),
     }
-    result = make_examples(pairs, merged, config, _characters)
+    result = made_of(pairs, merged, config)
     assert [example.origin for example in result.examples] == ["s/b"]
     assert [(reject.paper_id, reject.reason) for reject in result.rejects] == [
         ("s/a", "invalid_answer"), ("s/c", "long_tail_short_response")
@@ -110,9 +133,9 @@ def test_the_real_papers_and_reviews_become_examples(sample_data, source):
     config = ReviewsConfig(papers="p", long_tail=LongTailConfig(min_response_tokens=32))
     records = [record for folder in papers for record in read(str(folder))]
     pairs = pair_up(records, reviews, config)
-    merged = merge_extractively(pairs.pairs, config)
+    merged = merged_of(pairs, config)
     assert all(isinstance(review, MergedReview) for review in merged.values())
-    result = make_examples(pairs, merged, config, _characters)
+    result = made_of(pairs, merged, config)
     assert result.counts["joined"] == result.counts["before_long_tail"] == {"nougat": 27, "jats": 9}[source]
     assert len(result.examples) == {"nougat": 27, "jats": 9}[source]
     for example in result.examples:
