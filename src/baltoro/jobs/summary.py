@@ -28,10 +28,11 @@ def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only:
         if only is None or name == only or (name.startswith("finetune-") and only.startswith("finetune-")):
             describe = _DESCRIBE[name.partition("-")[0]]
             lines.extend([name, *(f"  {line}" for line in describe(summary))])
+    unmeasured = recipe.evaluation is not None and "evaluate" not in stages
     trained = [summary for summary in stages.values() if summary.get("export")]
     last = stages[only] if only else (trained or [{}])[-1]
     if last.get("export"):
-        lines.extend(["next", *(f"  {line}" for line in _next_steps(recipe, last))])
+        lines.extend(["next", *(f"  {line}" for line in _next_steps(recipe, last, unmeasured=unmeasured))])
     if only == "instructions":
         decided = recipe.instructions.decisions is not None
         steps = next_steps(finetunes=bool(recipe.finetune.stages), decided=decided)
@@ -39,7 +40,7 @@ def closing_lines(recipe: Recipe, stages: Mapping[str, Mapping[str, Any]], only:
     return "\n".join(lines)
 
 
-def _next_steps(recipe: Recipe, summary: Mapping[str, Any]) -> list[str]:
+def _next_steps(recipe: Recipe, summary: Mapping[str, Any], *, unmeasured: bool) -> list[str]:
     tracking_uri, export = str(recipe.tracking.uri), str(summary["export"])
     run = str(summary["artifact"]).rstrip("/").split("/")[-2]
     look = tracking_uri
@@ -64,7 +65,7 @@ def _next_steps(recipe: Recipe, summary: Mapping[str, Any]) -> list[str]:
             if recipe.finetune.stages and taught_to_review(recipe, len(recipe.finetune.stages) - 1)
             else []
         ),
-        *(["measure the model: baltoro evaluate RECIPE"] if recipe.evaluation is not None else []),
+        *(["measure the model: baltoro evaluate RECIPE"] if unmeasured else []),
         f"prove the run:     baltoro verify-resume --run {run} "
         f"storage.root={shlex.quote(recipe.storage.root)}",
     ]
