@@ -285,7 +285,7 @@ def test_an_adapter_answers_on_its_base_as_the_merged_model_does(
         InputError, match=r"is an adapter; give the model that it was trained on with --base$"
     ):
         LocalModel(str(adapter), say=said.append)
-    merge_folders(adapter, untaught, adapter / "merged", dtype="bfloat16")
+    merge_folders(adapter, untaught, adapter / "merged")
     write_service_file(adapter / "merged", service())
     with pytest.raises(InputError, match=r"with --base, or take the merged model .*/adapter/merged"):
         LocalModel(str(adapter), say=said.append)
