@@ -166,6 +166,15 @@ def test_an_endpoint_that_refuses_ends_the_run_with_one_sentence_and_what_is_sav
         assert (run.answers_reused, run.spent.answers, server.total_charged) == (1, 4, 5)
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt: what a shell starts in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_after_an_interruption_nothing_more_is_asked(tmp_path):
     """The driver's process lives on: what Ray would go on with costs money."""
 
