@@ -179,7 +179,7 @@ def model_import(source: str, recipe: str | None, root: str | None, as_json: boo
     HF_HUB_OFFLINE are honoured.
     """
     from baltoro.core.storage import Storage, absolute_uri
-    from baltoro.jobs.model import import_model
+    from baltoro.jobs.model import MODEL_FOLDER, import_model
     from baltoro.jobs.recipe import StorageConfig, absolute_base
     from baltoro.jobs.runner import stage_summary
 
@@ -190,7 +190,8 @@ def model_import(source: str, recipe: str | None, root: str | None, as_json: boo
     if as_json:
         print_json(stage_summary(artifact))
     else:
-        click.echo(f"{artifact.uri}\nUse it with model.base={source}")
+        folder = artifact.uri_of(f"{MODEL_FOLDER}/config.json").removesuffix("/config.json")
+        click.echo(f"{artifact.uri}\nUse it with model.base={source}\nAs a plain model, for --base: {folder}")
 
 
 @model.command("merge")

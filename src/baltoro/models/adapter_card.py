@@ -72,7 +72,7 @@ def adapter_card(
     converted = (
         ""
         if trained_on.seed is not None
-        else " Of a GGUF file or pickled weights, the base is the folder that `baltoro model import` made."
+        else " Of a GGUF file or pickles, the base is the plain model that `baltoro model import` names."
     )
     remote = "" if "://" not in merge_command(trained_on, ".") else " Copy what is not on this machine first."
     hindrance = _hindrance(trained_on, settings, four_bits=four_bits, tied=tied)

@@ -163,7 +163,10 @@ def refuse_quantized(folder: Path, known: Adapter, base: Path) -> None:
         config = json.loads((base / "config.json").read_bytes())
         quantized = config.get("quantization_config")
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{base}: is no model's folder: config.json cannot be read ({error})") from error
+        raise InputError(
+            f"{base}: is no model's folder: config.json cannot be read ({error}); of a GGUF file give the "
+            "folder that `baltoro model import` names as the plain model"
+        ) from error
     if quantized:
         rounded = "; the merge rounds it as training did" if known.quantization is not None else ""
         raise _other(folder, known, base, f"is quantised on disk, which the trained one was not{rounded}")
