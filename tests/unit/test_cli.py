@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -237,7 +238,11 @@ def test_an_imported_model_is_named_with_the_setting_that_uses_it(workplace, tmp
     assert first["artifact"].startswith(str(workplace / "workspace" / "model" / "base"))
     assert first["architecture"] == "LlamaForCausalLM"
     second = run("model", "import", str(tmp_path / "base"))
-    assert second.stdout == f"{first['artifact']}\nUse it with model.base={tmp_path}/base\n"
+    artifact, used, folder = second.stdout.splitlines()
+    assert (artifact, used) == (first["artifact"], f"Use it with model.base={tmp_path}/base")
+    plain = Path(folder.removeprefix("As a plain model, for --base: "))
+    assert plain.is_relative_to(first["artifact"])
+    assert (plain / "config.json").is_file()
     assert "already staged" in second.stderr
 
 

@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from baltoro.jobs.recipe import Recipe
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 def say(text: str) -> None:
@@ -32,11 +34,11 @@ def fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def expected_errors(function: CommandFunction) -> CommandFunction:
+def expected_errors(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Turn Baltoro's own errors into one message and an exit code; anything else is a defect and is shown."""
 
     @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         from baltoro.core.errors import BaltoroError
 
         try:
@@ -46,7 +48,7 @@ def expected_errors(function: CommandFunction) -> CommandFunction:
         except KeyboardInterrupt:
             fail("interrupted; the same command goes on from what is finished", 1)
 
-    return wrapper  # type: ignore[return-value]
+    return wrapper
 
 
 def recipe_arguments(function: CommandFunction) -> CommandFunction:

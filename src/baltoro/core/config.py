@@ -22,7 +22,8 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -450,3 +451,9 @@ def dump_yaml(model: BaseModel) -> str:
 def to_yaml(value: Any) -> str:
     """Return plain data as YAML that :func:`parse_yaml` reads back as the same."""
     return yaml.dump(value, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """Return a name that stands more than once, the first by the alphabet; ``None`` if there is none."""
+    counts = Counter(names)
+    return min((name for name, count in counts.items() if count > 1), default=None)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from baltoro.core.config import StrictModel, execution, result, section
+from baltoro.core.config import StrictModel, execution, first_repeated, result, section
 from baltoro.corpus.cleaning.config import CleanConfig
 from baltoro.corpus.decontamination.config import DecontaminateConfig
 from baltoro.corpus.dedup.config import DedupConfig
@@ -108,11 +108,9 @@ class CorpusConfig(StrictModel):
 
     @model_validator(mode="after")
     def _source_names_are_unique(self) -> Self:
-        names = [source.name for source in self.sources]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if (twice := first_repeated(source.name for source in self.sources)) is not None:
             raise ValueError(
-                f"corpus.sources: the name {twice[0]!r} stands twice; a name is part of every paper_id, "
+                f"corpus.sources: the name {twice!r} stands twice; a name is part of every paper_id, "
                 "so give each source its own"
             )
         return self

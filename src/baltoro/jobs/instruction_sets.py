@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from baltoro.instructions.example import Example
 from baltoro.instructions.reviews.lanes import lanes_of
 from baltoro.jobs.stages import Context
 from baltoro.papers.metadata import MetadataTable
-from baltoro.papers.schema import Reject
+from baltoro.papers.schema import Reject, count_reasons
 
 if TYPE_CHECKING:
     from baltoro.instructions.decisions import Decision
@@ -49,7 +48,7 @@ class InstructionSet:
         rejects = list(rejects)
         self.examples[part] = list(examples)
         self.rejects += rejects
-        self.rejected[part] = dict(Counter(reject.reason for reject in rejects).most_common())
+        self.rejected[part] = dict(count_reasons(rejects).most_common())
         self.counts[part] = dict(counts)
 
 
@@ -107,18 +106,11 @@ def check_instructions(context: Context) -> None:
     """Refuse, before anything is made, what the build would refuse after it.
 
     Raises:
-        InputError: two files of one name; a sheet of decisions that cannot be read or is not filled in; a
-            column to join by that the table of papers lacks.
-        ConfigError: a template file is not as its task needs it.
+        InputError: a sheet of decisions that cannot be read or is not filled in; a column to join by that the
+            table of papers lacks.
+        ConfigError: a template file is not as its task needs it, or an endpoint's key is not there.
     """
     config = context.recipe.instructions
-    names = [file.name for file in config.files]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"instructions.files: the name {twice[0]!r} stands twice; a name is part of every example's id, "
-            "so give each file its own"
-        )
     if config.decisions is not None:
         decisions_of(context, config.decisions)
     if config.signals is not None and config.signals.templates is not None:

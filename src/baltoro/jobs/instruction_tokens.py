@@ -25,7 +25,7 @@ from baltoro.jobs.recipe import FinetuneDataConfig, FinetuneStageConfig, Recipe
 from baltoro.jobs.stages import Context, Stage, StageOutput
 from baltoro.jobs.token_passes import PAPERS_SCHEMA, tokenizer_of
 from baltoro.jobs.tokens import build_tokens_of, finish_tokens, tokens_inputs_of
-from baltoro.papers.schema import Reject, rejects_to_table
+from baltoro.papers.schema import Reject, count_reasons, rejects_to_table
 from baltoro.tracking.mlflow import StageRun
 
 REJECTS_FILE = "rejects.parquet"
@@ -108,7 +108,7 @@ def write_rows(  # noqa: PLR0917  (each is a thing of its own that the caller ha
         for name, record in write_shards(rows, split, stage.data, writer, fingerprint).items():
             footers[name] = record
     if "train" not in sequences:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in _reasons(rejects).most_common(3))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in count_reasons(rejects).most_common(3))
         raise InputError(
             f"finetune.stages ({stage.name}): there is no example to train on "
             f"({reasons or 'the set is empty'}); raise "
@@ -134,7 +134,7 @@ def write_rows(  # noqa: PLR0917  (each is a thing of its own that the caller ha
             "padding_fraction": round(padding_fraction, 6),
             "tokens_by_task": dict(sorted(by_task.items())),
             "inputs_cut": cut,
-            "rejected": dict(_reasons(rejects).most_common()),
+            "rejected": dict(count_reasons(rejects).most_common()),
         },
         extra={
             "sequence_length": width,
@@ -229,10 +229,6 @@ def write_tables(
     writer.write_file("papers.parquet", parquet_bytes(papers), rows=papers.num_rows)
     refused = rejects_to_table(rejects)
     writer.write_file(REJECTS_FILE, parquet_bytes(refused), rows=refused.num_rows)
-
-
-def _reasons(rejects: list[Reject]) -> Counter[str]:
-    return Counter(reject.reason for reject in rejects)
 
 
 def rows_stage(recipe: Recipe, index: int) -> Stage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +19,19 @@ from baltoro.core.artifacts import Artifact, ArtifactWriter
 from baltoro.core.config import result_fields
 from baltoro.core.errors import InputError
 from baltoro.core.storage import Storage, digest_of
-from baltoro.corpus.cleaning import clean_paper
-from baltoro.corpus.config import CorpusConfig
-from baltoro.corpus.documents import read_records
-from baltoro.corpus.listing import Chunk, chunk_listings
+from baltoro.corpus.listing import chunk_listings
 from baltoro.corpus.work import STAGING, Task, WorkArea, parquet_bytes
 from baltoro.instructions.example import EXAMPLE_SCHEMA, Example, examples_from_table, examples_to_table
 from baltoro.instructions.splits import HoldOut, vague_stems
 from baltoro.jobs.corpus import load_metadata
 from baltoro.jobs.instruction_lines import warnings_of
 from baltoro.jobs.instruction_sets import InstructionSet, check_instructions, decide
+from baltoro.jobs.paper_chunks import PaperChunks
 from baltoro.jobs.recipe import InstructionsConfig, Recipe
 from baltoro.jobs.reviews import LENGTHS_FILE, add_reviews
 from baltoro.jobs.stages import Context, Stage, StageOutput, remove_staging
 from baltoro.jobs.tokens import run_tasks
-from baltoro.papers.metadata import MetadataTable
-from baltoro.papers.schema import Paper, Reject, rejects_to_table
+from baltoro.papers.schema import Reject, count_reasons, rejects_to_table
 from baltoro.tracking.mlflow import StageRun, Tracker
 
 if TYPE_CHECKING:
@@ -123,7 +120,7 @@ def build_instructions(
     tables = [with_place(examples, part, hold_out) for part, examples in made.examples.items()]
     examples = pa.concat_tables([EXAMPLES_SCHEMA.empty_table(), *tables]).combine_chunks()
     if not examples.num_rows:
-        reasons = Counter(reject.reason for reject in made.rejects).most_common(3)
+        reasons = count_reasons(made.rejects).most_common(3)
         told = (
             ", ".join(f"{count} {reason}" for reason, count in reasons) or "there was nothing to make them of"
         )
@@ -137,7 +134,7 @@ def build_instructions(
         run.log_bytes(picture, name)
     run.log_bytes(json.dumps(made.counts, indent=1).encode(), COUNTS_FILE)
     by_task = Counter(examples.column("task").to_pylist())
-    rejected = Counter(reject.reason for reject in made.rejects)
+    rejected = count_reasons(made.rejects)
     splits = Counter(examples.column("split").to_pylist())
     run.log_metrics({f"instructions/{split}_examples": count for split, count in splits.items()})
     by_part = {part: len(found) for part, found in made.examples.items()}
@@ -201,23 +198,17 @@ class SignalsTask(Task):
 
     Attributes:
         area: where they are written.
-        storage: reads the papers.
-        corpus: how papers are read and cleaned.
+        papers: which, and how they are read.
         signals: which examples are made.
         templates: how they are worded.
         vocabulary: terms that are found in papers; ``None`` without knowledge.
-        metadata: tables of the sources.
-        chunks: the papers' files.
     """
 
     area: WorkArea
-    storage: Storage
-    corpus: CorpusConfig
+    papers: PaperChunks
     signals: SignalsConfig
     templates: Templates
     vocabulary: Vocabulary | None
-    metadata: Mapping[str, MetadataTable]
-    chunks: tuple[Chunk, ...]
 
     def run(self, index: int) -> None:
         """Make the examples of one chunk; rejects stand in the same file, below the examples."""
@@ -225,24 +216,17 @@ class SignalsTask(Task):
 
         examples: list[Example] = []
         rejects: list[Reject] = []
-        for paper in self._papers(self.chunks[index], rejects):
+        for record in self.papers.read(index):
+            if isinstance(record, Reject):
+                rejects.append(record)
+                continue
             found, refused = paper_examples(
-                paper, self.signals, templates=self.templates, vocabulary=self.vocabulary
+                record, self.signals, templates=self.templates, vocabulary=self.vocabulary
             )
             examples += found
             rejects += refused
         self.area.write("signals-rejects", index, rejects_to_table(rejects))
         self.area.write("signals", index, examples_to_table(examples))
-
-    def _papers(self, chunk: Chunk, rejects: list[Reject]) -> Iterator[Paper]:
-        source = self.corpus.sources[chunk.source_index]
-        for entry in chunk.objects:
-            for record in read_records(entry, source, self.corpus, self.storage, self.metadata):
-                if isinstance(record, Reject):
-                    rejects.append(record)
-                    continue
-                clean_paper(record, self.corpus.clean)
-                yield record
 
 
 def add_signals(context: Context, config: SignalsConfig, area: WorkArea, made: InstructionSet) -> None:
@@ -269,7 +253,8 @@ def add_signals(context: Context, config: SignalsConfig, area: WorkArea, made: I
         )
     )
     vocabulary = Vocabulary.of(knowledge) if knowledge else None
-    task = SignalsTask(area, storage, corpus, config, templates, vocabulary, load_metadata(context), chunks)
+    papers = PaperChunks(storage, corpus, load_metadata(context), chunks)
+    task = SignalsTask(area, papers, config, templates, vocabulary)
     run_tasks(area, "signals", task, len(chunks), what="making signals")
 
     shards = [examples_from_table(area.read("signals", chunk.index)) for chunk in chunks]

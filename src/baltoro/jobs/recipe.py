@@ -22,6 +22,7 @@ from baltoro.core.config import (
     decode,
     environment_overrides,
     execution,
+    first_repeated,
     load_mapping,
     parse_value,
     result,
@@ -142,6 +143,15 @@ class InstructionsConfig(StrictModel):
     )
     seed: int = result(0, "another seed draws another hold-out", ge=0)
 
+    @model_validator(mode="after")
+    def _file_names_are_unique(self) -> Self:
+        if (twice := first_repeated(file.name for file in self.files)) is not None:
+            raise ValueError(
+                f"files: the name {twice!r} stands twice; a name is part of every example's id, so give each "
+                "file its own"
+            )
+        return self
+
     @property
     def parts(self) -> tuple[str, ...]:
         """What there is to train on."""
@@ -242,10 +252,8 @@ class FinetuneConfig(StrictModel):
 
     @model_validator(mode="after")
     def _stage_names_are_unique(self) -> Self:
-        names = [stage.name for stage in self.stages]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"stages: the name {twice[0]!r} stands twice; give each stage its own")
+        if (twice := first_repeated(stage.name for stage in self.stages)) is not None:
+            raise ValueError(f"stages: the name {twice!r} stands twice; give each stage its own")
         return self
 
     @model_validator(mode="after")

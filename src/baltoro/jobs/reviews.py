@@ -1,8 +1,7 @@
 """The reviews of an instruction set: papers and peer reviews → one example per paper, spread over a cluster.
 
-Papers are read twice, as reading takes less than half of what counting their tokens takes: once for their
-heads, by which the driver joins them with their reviews, and once to write the examples. No process holds the
-papers' text.
+Papers are read twice: once for their heads, by which the driver joins them with their reviews, and once to
+write the examples. So no process holds more of their text than one task's.
 """
 
 from __future__ import annotations
@@ -10,26 +9,24 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from baltoro.core.artifacts import Artifact
-from baltoro.core.storage import ObjectTable, Storage, join
-from baltoro.corpus.cleaning import clean_paper
+from baltoro.core.storage import ObjectTable, join
 from baltoro.corpus.config import CorpusConfig, SourceConfig
-from baltoro.corpus.documents import read_records
-from baltoro.corpus.listing import Chunk, SourceListing, chunk_listings
+from baltoro.corpus.listing import SourceListing, chunk_listings
 from baltoro.corpus.work import Task, WorkArea
 from baltoro.jobs.instruction_sets import InstructionSet
+from baltoro.jobs.paper_chunks import PaperChunks
 from baltoro.jobs.stages import Context
 from baltoro.jobs.tokens import run_tasks
 from baltoro.papers.metadata import MetadataTable
 from baltoro.papers.reader import list_papers, no_papers
-from baltoro.papers.schema import Paper, Reject
+from baltoro.papers.schema import Paper, Reject, count_reasons
 
 if TYPE_CHECKING:
     from baltoro.instructions.reviews.build import Pairs
@@ -45,45 +42,23 @@ _HEADS, _PAIRS, _EXAMPLES = "review-heads", "review-pairs", "review-examples"
 
 
 @dataclass(frozen=True)
-class ReviewedPapers:
-    """How the papers are read; travels to every task.
+class HeadsTask(Task):
+    """The heads of the papers of one chunk: all that joining looks at.
 
     Attributes:
-        area: what tasks hand to each other.
-        storage: opens the files.
-        corpus: limits and cleaning, with the papers as its one source.
-        metadata: the table of the papers, if there is one.
-        chunks: the papers' files.
+        area: where they are written.
+        papers: which, and how they are read.
     """
 
     area: WorkArea
-    storage: Storage
-    corpus: CorpusConfig
-    metadata: Mapping[str, MetadataTable]
-    chunks: tuple[Chunk, ...]
-
-    def read(self, index: int) -> Iterator[Paper | Reject]:
-        """Yield the records of a chunk, papers cleaned as those of a corpus are."""
-        (source,) = self.corpus.sources
-        for entry in self.chunks[index].objects:
-            for record in read_records(entry, source, self.corpus, self.storage, self.metadata):
-                if isinstance(record, Paper):
-                    clean_paper(record, self.corpus.clean)
-                yield record
-
-
-@dataclass(frozen=True)
-class HeadsTask(Task):
-    """The heads of the papers of one chunk: all that joining looks at."""
-
-    papers: ReviewedPapers
+    papers: PaperChunks
 
     def run(self, index: int) -> None:
         """Write them, rejects among them."""
         from baltoro.instructions.reviews.build import light
 
         heads = [light(one) if isinstance(one, Paper) else one for one in self.papers.read(index)]
-        self.papers.area.write(_HEADS, index, _packed(heads))
+        self.area.write(_HEADS, index, _packed(heads))
 
 
 @dataclass(frozen=True)
@@ -91,13 +66,15 @@ class ReviewExamplesTask(Task):
     """The examples of the pairs of one chunk.
 
     Attributes:
-        papers: how they are read.
+        area: where pairs are, and examples go.
+        papers: as for their heads.
         config: the settings.
         tokenizer: counts tokens.
         state: of the merged reviews; part of the files' names.
     """
 
-    papers: ReviewedPapers
+    area: WorkArea
+    papers: PaperChunks
     config: ReviewsConfig
     tokenizer: Artifact
     state: str
@@ -108,7 +85,7 @@ class ReviewExamplesTask(Task):
         from baltoro.instructions.reviews.service import token_counter
         from baltoro.jobs.token_passes import tokenizer_of
 
-        (asked,) = _unpacked(self.papers.area.read(f"{_PAIRS}-{self.state}", index))
+        (asked,) = _unpacked(self.area.read(f"{_PAIRS}-{self.state}", index))
         outcomes = {}
         if asked:
             count_tokens = token_counter(tokenizer_of(self.papers.storage, self.tokenizer))
@@ -120,7 +97,7 @@ class ReviewExamplesTask(Task):
                 if outcome is None:
                     outcome = merged_by_rules(reviews, self.config)
                 outcomes[record.paper_id] = example_of(whole, outcome, self.config, count_tokens)
-        self.papers.area.write(f"{_EXAMPLES}-{self.state}", index, _packed([outcomes]))
+        self.area.write(f"{_EXAMPLES}-{self.state}", index, _packed([outcomes]))
 
 
 def add_reviews(
@@ -142,9 +119,9 @@ def add_reviews(
         reviews = read_reviews(
             config.reviews, storage=storage, layout=config.reviews_format, limits=config.limits
         )
-    papers = reviewed_papers(context, config, area)
+    papers = reviewed_papers(context, config)
     numbers = range(len(papers.chunks))
-    run_tasks(area, _HEADS, HeadsTask(papers), len(numbers), what="reading reviewed papers")
+    run_tasks(area, _HEADS, HeadsTask(area, papers), len(numbers), what="reading reviewed papers")
     chunk_of: dict[str, int] = {}
     heads: list[Paper | Reject] = []
     for number in numbers:
@@ -152,7 +129,7 @@ def add_reviews(
             heads.append(record)
             chunk_of[record.paper_id] = number
     if not any(isinstance(record, Paper) for record in heads):
-        raise no_papers(config.papers, objects=len(heads), reasons=_reasons(heads))
+        raise no_papers(config.papers, objects=len(heads), reasons=count_reasons(heads))
     pairs = pair_up(heads, reviews, config)
     merged, told = ({}, {}) if config.merger == "extractive" else merge_by_endpoint(context, config, pairs)
     asked: list[dict[str, Any]] = [{} for _ in numbers]
@@ -163,7 +140,7 @@ def add_reviews(
     state = hashlib.sha256(repr(sorted(merged.items())).encode()).hexdigest()[:16]
     for number in numbers:
         area.write(f"{_PAIRS}-{state}", number, _packed([asked[number]]))
-    task = ReviewExamplesTask(papers, config, tokenizer, state)
+    task = ReviewExamplesTask(area, papers, config, tokenizer, state)
     run_tasks(area, f"{_EXAMPLES}-{state}", task, len(numbers), what="writing review examples")
     outcomes: dict[str, Any] = {}
     for number in numbers:
@@ -178,7 +155,7 @@ def add_reviews(
     made.add("reviews", found.examples, found.rejects, {**found.counts, **told})
 
 
-def reviewed_papers(context: Context, config: ReviewsConfig, area: WorkArea) -> ReviewedPapers:
+def reviewed_papers(context: Context, config: ReviewsConfig) -> PaperChunks:
     """List the papers' files and cut them into tasks.
 
     Raises:
@@ -193,8 +170,7 @@ def reviewed_papers(context: Context, config: ReviewsConfig, area: WorkArea) -> 
     chunks = chunk_listings(
         [listing], objects_per_task=recipe.objects_per_task, bytes_per_task=recipe.bytes_per_task
     )
-    return ReviewedPapers(
-        area,
+    return PaperChunks(
         storage,
         CorpusConfig(sources=(source,), limits=config.limits, clean=recipe.clean),
         {} if metadata is None else {_SOURCE: metadata},
@@ -241,10 +217,6 @@ def merge_by_endpoint(
             "possibly_charged_lost": run.possibly_charged_lost,
         }
     }
-
-
-def _reasons(records: Sequence[Paper | Reject]) -> Counter[str]:
-    return Counter(record.reason for record in records if isinstance(record, Reject))
 
 
 def _packed(records: Sequence[Any]) -> pa.Table:

@@ -13,6 +13,7 @@ add a space where the source has none, and never glue two words together.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -162,6 +163,11 @@ class Reject:
     stage: str
     reason: str
     detail: str
+
+
+def count_reasons(records: Iterable[object]) -> Counter[str]:
+    """Return how many of some records are rejects, by reason."""
+    return Counter(record.reason for record in records if isinstance(record, Reject))
 
 
 class ReadReject(Exception):  # noqa: N818  (not an error of the run: a verdict on one record)

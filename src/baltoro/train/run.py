@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baltoro.checkpoint.checkpointer import Checkpointer, collect_abandoned
-from baltoro.checkpoint.head import Claim, Finished, Head, RunIdentity, claim_attempt, read_head
+from baltoro.checkpoint.head import Claim, Head, RunIdentity, claim_attempt, read_head
 from baltoro.checkpoint.ledger import Ledger
 from baltoro.checkpoint.state import TrainState, seed_rank
 from baltoro.core.errors import ConfigError, TrainingError
-from baltoro.core.storage import Storage, join
+from baltoro.core.storage import Storage
 from baltoro.data.feed import Feed
 from baltoro.data.order import StepOrder
-from baltoro.data.tokenizer import save_tokenizer
-from baltoro.models.adapters import write_adapter_folder
 from baltoro.models.attention import Attention, choose_attention
-from baltoro.models.bases import trained_on
-from baltoro.models.export import write_hf_folder
 from baltoro.models.flops import peak_flops, training_flops_per_token
 from baltoro.models.load import ModelPlan, build_model, decoder_blocks, load_weights
 from baltoro.models.shifted_sparse_attention import ShiftedSparseAttention, choose_group_len
-from baltoro.models.weights import combined_digest, digest_folder, digest_stream
 from baltoro.models.windowed_layers import refuse_windowed_layers
 from baltoro.optim.optimizer import build_optimizer
 from baltoro.optim.schedule import build_schedule
@@ -36,6 +30,7 @@ from baltoro.parallel.strategy import Strategy
 from baltoro.parallel.timing import PhaseTimer
 from baltoro.train.bad_steps import BadSteps, RollBack
 from baltoro.train.config import TrainConfig, total_steps
+from baltoro.train.export import published_export, write_export
 from baltoro.train.hooks import CheckpointHook, Hook, Report, ReportHook, ValidationHook
 from baltoro.train.ledger_hook import LedgerHook
 from baltoro.train.loop import train_steps
@@ -273,8 +268,8 @@ def train_model(
         if validation_after is not None:
             send(state.step, {VALIDATION_LOSS: validation_after})
         # Another command may have come to the end just before: what it published stays what it is.
-        published = ranks.first(lambda: _published_export(claim, head, state))
-        export_uri, files, digest = published or _export(
+        published = ranks.first(lambda: published_export(claim, head, state))
+        export_uri, files, digest = published or write_export(
             strategy=strategy,
             plan=plan,
             tokenizer=tokenizer,
@@ -518,84 +513,3 @@ def _claim(
         return claim, head
 
     return ranks.first(claim_on_first)
-
-
-_Export = tuple[str, dict[str, tuple[int, str]], str]
-"""URI of an export, ``{name: (bytes, sha256)}`` of it, one digest over these."""
-
-
-def _published_export(claim: Claim, head: Head, state: TrainState) -> _Export | None:
-    """Return the export that the head names, if it is of this step and whole."""
-    finished = head.finished
-    if finished is None or finished.step != state.step:
-        return None
-    storage, export_uri = claim.storage, join(claim.run_uri, finished.export)
-    files = {}
-    for info in storage.list(export_uri, with_etag=False):
-        with storage.open(join(export_uri, info.key)) as stream:
-            files[info.key] = digest_stream(stream)
-    if combined_digest(files) != finished.digest:
-        _logger.warning("%s is not what was exported any more; the model is exported again", export_uri)
-        return None
-    return export_uri, {name: (file.size_bytes, file.sha256) for name, file in files.items()}, finished.digest
-
-
-def _export(
-    *,
-    strategy: Strategy,
-    plan: ModelPlan,
-    tokenizer: Any,
-    config: TrainConfig,
-    claim: Claim,
-    state: TrainState,
-    ranks: Ranks,
-    scratch: Path,
-    base_name: str,
-    merged_names: Sequence[str],
-    export_files: Mapping[str, bytes],
-) -> _Export:
-    """Write, upload and publish the export; return its URI, files and digest, on every rank."""
-    name = f"export-attempt-{claim.attempt:04d}"
-    local = scratch / name
-    export_uri = join(claim.run_uri, name)
-
-    def write() -> None:
-        parameters = strategy.full_parameters()
-        try:
-            if ranks.rank == 0:
-                shutil.rmtree(local, ignore_errors=True)
-            if plan.tuning is None:
-                write_hf_folder(
-                    local if ranks.rank == 0 else None,
-                    plan=plan,
-                    parameters=parameters,
-                    save_tokenizer=lambda folder: save_tokenizer(tokenizer, folder),
-                    dtype=config.precision,
-                )
-            elif ranks.rank == 0:
-                write_adapter_folder(
-                    local,
-                    model=build_model(plan),
-                    tuning=plan.tuning,
-                    parameters=parameters,
-                    trained_on=trained_on(plan, base=base_name, merged=merged_names),
-                    config=plan.config,
-                    save_tokenizer=lambda folder: save_tokenizer(tokenizer, folder),
-                )
-        finally:
-            # If writing failed here, the other ranks still wait in the gathers that are left.
-            for _ in parameters:
-                pass
-
-    def publish() -> tuple[dict[str, tuple[int, str]], str]:
-        for file, data in export_files.items():
-            (local / file).write_bytes(data)
-        files = digest_folder(local)
-        digest = combined_digest(files)
-        claim.storage.upload_folder(local, export_uri)
-        shutil.rmtree(local)
-        claim.publish_finished(Finished(step=state.step, export=name, digest=digest))
-        return {name: (file.size_bytes, file.sha256) for name, file in files.items()}, digest
-
-    ranks.each(write)
-    return export_uri, *ranks.first(publish)

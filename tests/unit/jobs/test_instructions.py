@@ -28,7 +28,7 @@ def check(load, *overrides):
 
 def test_two_files_of_one_name_are_refused(load):
     files = "instructions.files=[{name: chats, uri: a.jsonl}, {name: chats, uri: b.jsonl}]"
-    with pytest.raises(InputError, match=r"instructions\.files: the name 'chats' stands twice"):
+    with pytest.raises(ConfigError, match=r"instructions: files: the name 'chats' stands twice"):
         check(load, files)
 
 

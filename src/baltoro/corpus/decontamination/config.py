@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from baltoro.core.config import StrictModel, execution, result, section
+from baltoro.core.config import StrictModel, execution, first_repeated, result, section
 
 EvaluationFormat = Literal["auto", "geobench", "json", "jsonl", "csv", "tsv", "parquet", "lines", "review"]
 """How an evaluation set is stored; ``auto`` goes by file name and content."""
@@ -171,11 +171,9 @@ class DecontaminateConfig(StrictModel):
 
     @model_validator(mode="after")
     def _set_names_are_unique(self) -> Self:
-        names = [evaluation.name for evaluation in self.sets]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if (twice := first_repeated(evaluation.name for evaluation in self.sets)) is not None:
             raise ValueError(
-                f"corpus.decontaminate.sets: the name {twice[0]!r} stands twice; rejects name the set they "
+                f"corpus.decontaminate.sets: the name {twice!r} stands twice; rejects name the set they "
                 "were refused for, so give each its own"
             )
         return self

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from baltoro.core.config import StrictModel, execution, result, section
+from baltoro.core.config import StrictModel, execution, first_repeated, result, section
 from baltoro.instructions.signals.tasks import TASKS, nearest_task
 
 KnowledgeFormat = Literal["auto", "turtle", "rdf_xml", "n_triples", "csv", "json"]
@@ -96,11 +96,9 @@ class SignalsConfig(StrictModel):
 
     @model_validator(mode="after")
     def _knowledge_names_are_unique(self) -> Self:
-        names = [source.name for source in self.knowledge]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if (twice := first_repeated(source.name for source in self.knowledge)) is not None:
             raise ValueError(
-                f"knowledge: the name {twice[0]!r} stands twice; a name is part of every example's origin, "
+                f"knowledge: the name {twice!r} stands twice; a name is part of every example's origin, "
                 "so give each source its own"
             )
         return self
